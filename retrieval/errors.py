@@ -1,0 +1,92 @@
+"""Every error this project raises on purpose, in one tree.
+
+    RetrievalError
+    ├── ImageError            a picture that cannot or must not be decoded
+    ├── SourceError           a folder, CSV or other source that cannot be read
+    ├── EncoderError          an encoder that fails
+    │   ├── UnknownEncoder    no such name in the catalogue
+    │   ├── EncoderUnavailable  its weights or packages are not here
+    │   └── ModalityError     text given to an encoder without a text side
+    ├── CollectionError       a collection that cannot be used as asked
+    │   ├── CollectionNotFound
+    │   ├── UnknownSpace
+    │   ├── SpaceMismatch     the space was made by another encoder identity
+    │   └── SchemaError       written by a newer version, or damaged
+    ├── FilterError           a filter expression that does not parse or fit the schema
+    ├── QueryError            a query without an answer: empty, wrong dimension, unknown id
+    └── InstallError          a missing or contradicting package
+
+Messages say what is wrong and, where there is one, name the fix.
+"""
+
+from __future__ import annotations
+
+
+class RetrievalError(Exception):
+    """Base of all errors raised by this project on purpose."""
+
+
+class ImageError(RetrievalError):
+    """A picture that cannot or must not be decoded.
+
+    Attributes:
+        kind: short stable word for the reason: ``empty``, ``not-an-image``, ``unsupported``,
+            ``too-large``, ``truncated``, ``corrupt``.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        """Keep the stable ``kind`` beside the sentence for people."""
+        super().__init__(message)
+        self.kind = kind
+
+
+class SourceError(RetrievalError):
+    """A folder, CSV or other source that cannot be read."""
+
+
+class EncoderError(RetrievalError):
+    """An encoder that fails."""
+
+
+class UnknownEncoder(EncoderError):
+    """No encoder of that name is in the catalogue."""
+
+
+class EncoderUnavailable(EncoderError):
+    """The encoder is known, but its weights or packages are not here."""
+
+
+class ModalityError(EncoderError):
+    """Text was given to an encoder that has no text side."""
+
+
+class CollectionError(RetrievalError):
+    """A collection that cannot be used as asked."""
+
+
+class CollectionNotFound(CollectionError):
+    """There is no collection at that path or URI."""
+
+
+class UnknownSpace(CollectionError):
+    """The collection has no space of that name."""
+
+
+class SpaceMismatch(CollectionError):
+    """The space was made by another encoder identity than the one at hand."""
+
+
+class SchemaError(CollectionError):
+    """The collection was written by a newer version of this software, or is damaged."""
+
+
+class FilterError(RetrievalError):
+    """A filter expression that does not parse or does not fit the schema."""
+
+
+class QueryError(RetrievalError):
+    """A query that has no answer: empty, of the wrong dimension, or about an unknown image."""
+
+
+class InstallError(RetrievalError):
+    """A missing package, or packages that contradict each other."""

@@ -1,0 +1,44 @@
+"""Settings from the environment, read when asked for and never at import."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_ENCODERS = ("pocket-visual", "pocket-text")
+DEFAULT_MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment may change.
+
+    Attributes:
+        cache_dir: where built graphs and downloaded weights go (``RETRIEVAL_CACHE``).
+        encoders: encoders of a new collection (``RETRIEVAL_ENCODERS``, comma-separated).
+        max_pixels: larger pictures are refused before decoding (``RETRIEVAL_MAX_PIXELS``).
+    """
+
+    cache_dir: Path
+    encoders: tuple[str, ...]
+    max_pixels: int
+
+
+def load() -> Settings:
+    """Read the settings from the environment."""
+    names = os.environ.get("RETRIEVAL_ENCODERS", "")
+    encoders = tuple(name.strip() for name in names.split(",") if name.strip())
+    return Settings(
+        cache_dir=_cache_dir(),
+        encoders=encoders or DEFAULT_ENCODERS,
+        max_pixels=int(os.environ.get("RETRIEVAL_MAX_PIXELS", DEFAULT_MAX_PIXELS)),
+    )
+
+
+def _cache_dir() -> Path:
+    if chosen := os.environ.get("RETRIEVAL_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("retrieval", appauthor=False))
