@@ -1,0 +1,1 @@
+"""The pocket encoders: what runs with nothing downloaded."""
