@@ -1,0 +1,48 @@
+"""Search your own images by words, by example and by id.
+
+>>> import retrieval
+>>> collection = retrieval.open("photos.lance")            # doctest: +SKIP
+>>> collection.search("a red car", k=5)                    # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retrieval.query import Collection, Term
+    from retrieval.query import open_collection as open
+    from retrieval.types import Hit, Hits, ImageRecord, Neighbors, Space
+
+__version__ = "0.1.0"
+__all__ = [
+    "Collection",
+    "Hit",
+    "Hits",
+    "ImageRecord",
+    "Neighbors",
+    "Space",
+    "Term",
+    "__version__",
+    "open",
+]
+
+_HOMES = {
+    "Collection": ("retrieval.query", "Collection"),
+    "Term": ("retrieval.query", "Term"),
+    "open": ("retrieval.query", "open_collection"),
+} | {
+    name: ("retrieval.types", name) for name in ("Hit", "Hits", "ImageRecord", "Neighbors", "Space")
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import public names when they are first used, so that ``import retrieval`` stays cheap."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'retrieval' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _HOMES[name]
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value

@@ -141,7 +141,7 @@ class Hits(Sequence[Hit]):
         return f"<Hits n={len(self._hits)} space={self.space}{best}>"
 
     def to_arrow(self) -> pa.Table:
-        """One row a hit: ``rank``, ``score`` and the fields of the record; metadata as JSON text."""
+        """One row a hit: rank, score and the fields of the record; metadata as JSON text."""
         import json
 
         import pyarrow as pa

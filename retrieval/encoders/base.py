@@ -32,8 +32,9 @@ class EncoderSpec:
         licence: licence of the weights, and what binds the use of them.
         size_mb: download, in megabytes.
         summary: one line that helps to choose.
-        logit_scale: factor on the cosine in the encoder's own image-text probability, if it has one.
-        logit_bias: bias added after scaling, if it has one.
+        logit_scale: factor on the cosine in the encoder's own image-text probability; None where
+            it has none.
+        logit_bias: bias added after scaling; None where it has none.
         prompt: template around a bare word, as ``a photo of {}``; ``{}`` for none.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,6 +29,8 @@ class Preprocess:
         interpolation: resampling filter, antialiased.
         mean: per RGB channel, on values in [0, 1].
         std: per RGB channel, on values in [0, 1].
+        centre: how half a pixel is settled where the centre crop starts (``shortest`` only):
+            ``round`` to the even pixel as torchvision, ``floor`` as transformers.
     """
 
     size: int
@@ -36,6 +39,7 @@ class Preprocess:
     interpolation: Literal["bilinear", "bicubic"]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    centre: Literal["round", "floor"] = "round"
 
     @cached_property
     def hash(self) -> str:
@@ -52,8 +56,8 @@ class Preprocess:
         short, long = sorted((width, height))
         scaled = max(int(self.resize_to * long / short), self.size)
         target = (self.resize_to, scaled) if width <= height else (scaled, self.resize_to)
-        left = round((target[0] - self.size) / 2.0)
-        top = round((target[1] - self.size) / 2.0)
+        settle = math.floor if self.centre == "floor" else round
+        left, top = (settle((side - self.size) / 2) for side in target)
         # Only the part of the picture that survives the crop is resampled: a 20,000×1 strip
         # would otherwise be blown up to gigabytes before the crop.
         sx, sy = width / target[0], height / target[1]
@@ -65,9 +69,10 @@ class Preprocess:
         batch = np.empty((len(images), self.size, self.size, 3), dtype=np.uint8)
         for row, image in enumerate(images):
             batch[row] = self.pixels(image)
-        scale = 1.0 / (255.0 * np.asarray(self.std, dtype=np.float32))
-        shift = np.asarray(self.mean, dtype=np.float32) / np.asarray(self.std, dtype=np.float32)
-        floats = batch.astype(np.float32)
-        floats *= scale
-        floats -= shift
-        return np.ascontiguousarray(floats.transpose(0, 3, 1, 2))
+        std = np.asarray(self.std, dtype=np.float32)
+        scale: NDArray[np.float32] = np.float32(1 / 255) / std
+        shift: NDArray[np.float32] = np.asarray(self.mean, dtype=np.float32) / std
+        planes = batch.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        planes *= scale[:, None, None]
+        planes -= shift[:, None, None]
+        return planes

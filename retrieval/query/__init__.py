@@ -1,0 +1,7 @@
+"""Answers: everything that reads a collection."""
+
+from retrieval.query.collection import Collection
+from retrieval.query.opening import open_collection
+from retrieval.query.terms import Term
+
+__all__ = ["Collection", "Term", "open_collection"]

@@ -1,0 +1,5 @@
+"""`python -m app` is `retrieval`."""
+
+from app.main import main
+
+main()

@@ -1,0 +1,102 @@
+"""`retrieval demo`: the main job on real photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.output import console, note, print_hits, progress_bar
+
+if TYPE_CHECKING:
+    from retrieval import Collection, Hits
+
+_WORDS = ("a cat", "a cup of coffee", "a motorcycle", "a flower")
+_ANY_WORDS = ("a person", "an animal", "food", "a building")
+
+
+def demo(
+    images: Annotated[
+        Path | None, typer.Argument(metavar="[IMAGES]", help="A folder of your own photos.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the demo's files go.")] = Path("demo-out"),
+) -> None:
+    """Index photos, search them by words, by example and by id, and draw the answers.
+
+    Without IMAGES it takes the photos that scikit-image and scikit-learn carry.
+
+    Example: [bold]retrieval demo ~/Pictures[/bold]
+    """
+    from app.demo import gather
+
+    say = console().print
+    folder = images or gather(out / "photos")
+    path = out / (f"{folder.resolve().name}.lance" if images else "photos.lance")
+    say(f"1. Index {folder} into {path}")
+    collection = _index(folder, path)
+    if not len(collection):
+        note("there is no picture in that folder")
+        raise typer.Exit(1)
+    say("\n2. Search by words")
+    sheets = []
+    for words in _ANY_WORDS if images else _WORDS:
+        hits = collection.search(words, k=5)
+        _show(f'search "{words}"', path, hits)
+        sheets.append((words, hits))
+    say("\n3. Search by example: copies of a picture come first")
+    example = sheets[0][1][0].image
+    hits = collection.search(image_id=example.image_id, k=5)
+    _show(f"search --id {example.image_id}", path, hits)
+    sheets.append((f"like {Path(example.uri).name}", hits))
+    say("\n4. Search in a part of the collection")
+    where = "format = 'JPEG' and width >= 300"
+    hits = collection.search(sheets[0][0], where=where, k=5)
+    _show(f'search "{sheets[0][0]}" --where "{where}"', path, hits)
+    sheet = _draw(collection, sheets, out / "contact-sheet.png")
+    say(f"\n5. Look at it: {sheet}")
+    say("\nNow your own photos:")
+    say("  retrieval index ~/Pictures -c my.lance")
+    say('  retrieval search "a dog on the beach" -c my.lance --sheet dogs.png')
+    note("the retrieval command is in .venv/bin; `retrieval --help` lists everything")
+
+
+def _index(folder: Path, path: Path) -> Collection:
+    import sys
+
+    import retrieval
+    from indexers import ingest
+    from indexers.sources import FolderSource
+
+    source = FolderSource(folder)
+    with progress_bar(lambda: sum(1 for _ in source), sys.stderr.isatty()) as watch:
+        report = ingest(source, path, watch=watch)
+    console().print(
+        f"   {report.added} added, {report.skipped} skipped, {report.failed} failed "
+        f"in {report.seconds:.1f} s"
+    )
+    return retrieval.open(path)
+
+
+def _show(command: str, path: Path, hits: Hits) -> None:
+    console().print(f"\n$ retrieval {command} -c {path} -k 5")
+    print_hits(hits)
+
+
+def _draw(collection: Collection, answers: list[tuple[str, Hits]], path: Path) -> Path:
+    """One sheet with all answers below each other."""
+    from PIL import Image
+
+    from app.sheet import contact_sheet
+
+    parts = []
+    for title, hits in answers:
+        thumbnails = collection.store.thumbnails([hit.image.image_id for hit in hits])
+        parts.append(contact_sheet(hits, thumbnails, title))
+    sheet = Image.new("RGB", (parts[0].width, sum(part.height for part in parts)), "white")
+    top = 0
+    for part in parts:
+        sheet.paste(part, (0, top))
+        top += part.height
+    sheet.save(path)
+    return path

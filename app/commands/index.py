@@ -1,0 +1,111 @@
+"""`retrieval index`: bring a collection up to date with a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app import options
+from app.output import complain, note, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from indexers import IngestReport
+
+_COUNTS = ("added", "updated", "skipped", "removed", "failed", "encoded")
+
+
+def index(
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Folders or image files.")],
+    collection: options.Collection,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(help="Encoder of a new collection, or one to add; see `retrieval encoders`."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="folder|CSV:COLUMN", help="Labels: folder names, or a CSV's column."),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Only files that match.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Leave out files and folders.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads; one a core by default.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures encoded together.")] = 16,
+    prune: Annotated[bool, typer.Option("--prune", help="Take out images whose file is gone.")] = (
+        False
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen; write nothing.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Bring a collection up to date with folders of images.
+
+    Unchanged files are skipped, moved ones keep their vectors, bad ones are told by name. Run it
+    again after an interruption: it goes on where it stopped.
+
+    Example: [bold]retrieval index ~/Pictures -c photos.lance[/bold]
+    """
+    import sys
+
+    from indexers import IngestInterrupted, ingest
+    from indexers.sources import FolderSource
+    from retrieval.store import Store
+
+    new = not Store.exists(collection)
+    sources = [FolderSource(s, include=include or (), exclude=exclude or ()) for s in source]
+    if new and not encoder and not dry_run:
+        _tell_default(collection)
+    try:
+        with progress_bar(lambda: _count(sources), not json and sys.stderr.isatty()) as watch:
+            report = ingest(
+                sources,
+                collection,
+                encoders=encoder or None,
+                labels=labels,
+                workers=workers,
+                batch_size=batch_size,
+                prune=prune,
+                dry_run=dry_run,
+                watch=watch,
+            )
+    except IngestInterrupted as stopped:
+        _tell(stopped.report, collection, json)
+        complain(str(stopped))
+        raise typer.Exit(130) from stopped
+    _tell(report, collection, json)
+
+
+def _count(sources: list[object]) -> int:
+    return sum(1 for each in sources for _ in each)  # type: ignore[attr-defined]
+
+
+def _tell_default(collection: str) -> None:
+    from retrieval import settings
+
+    names = settings.load().encoders
+    note(f"new collection {collection} with {' + '.join(names)}")
+    if names == settings.DEFAULT_ENCODERS:
+        note(
+            "these run anywhere without a download; for stronger ones start a new collection with "
+            "--encoder siglip2-base --encoder dinov2-base"
+        )
+
+
+def _tell(report: IngestReport, collection: str, json: bool) -> None:
+    if json:
+        numbers = {name: getattr(report, name) for name in _COUNTS}
+        print_json({**numbers, "seconds": round(report.seconds, 3)})
+        return
+    from app.output import console
+
+    counts = ", ".join(f"{getattr(report, name)} {name}" for name in _COUNTS)
+    would = "dry run, nothing written: " if report.dry_run else ""
+    console().print(f"{would}{counts} in {report.seconds:.1f} s")
+    if report.failed and not report.dry_run:
+        note(f"what failed and why: retrieval status -c {collection} --failures")

@@ -1,0 +1,71 @@
+"""`retrieval search`: find images by words, by example, by id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app import options
+from app.output import hits_as_json, note, print_hits, print_json, print_paths
+
+if TYPE_CHECKING:
+    from retrieval.types import Hits
+
+
+def search(
+    collection: options.Collection,
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Plain words.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="Search by this picture.")
+    ] = None,
+    image_id: Annotated[
+        int | None, typer.Option("--id", metavar="ID", help="Search by an image of the collection.")
+    ] = None,
+    negative: Annotated[
+        list[str] | None, typer.Option("--not", metavar="TEXT", help="Move away from these words.")
+    ] = None,
+    where: options.Where = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
+    space: Annotated[str | None, typer.Option(help="Search this space.")] = None,
+    json: options.Json = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
+    sheet: Annotated[
+        str | None, typer.Option(metavar="OUT.png", help="Write a contact sheet to look at.")
+    ] = None,
+) -> None:
+    """Find images by words, by example, by id, or by a mix of them.
+
+    Example: [bold]retrieval search "a red car" -c photos.lance --not "a truck" -k 20[/bold]
+    """
+    import retrieval
+    from retrieval import Term
+
+    hits = retrieval.open(collection).search(
+        text,
+        image_id=image_id,
+        terms=[Term(image=path) for path in image or ()],
+        negative=negative or (),
+        where=where,
+        k=k,
+        space=space,
+    )
+    if sheet:
+        _write_sheet(hits, collection, sheet, text)
+    if json:
+        print_json(hits_as_json(hits))
+    elif paths:
+        print_paths(hits)
+    elif hits:
+        print_hits(hits)
+    else:
+        note("nothing found: the collection has no image that fits")
+
+
+def _write_sheet(hits: Hits, collection: str, path: str, title: str | None) -> None:
+    import retrieval
+    from app.sheet import contact_sheet
+
+    thumbnails = retrieval.open(collection).store.thumbnails([h.image.image_id for h in hits])
+    contact_sheet(hits, thumbnails, title or "").save(path)
+    note(f"contact sheet: {path}")

@@ -1,0 +1,66 @@
+"""`retrieval status`: what a collection holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from app import options
+from app.output import console, print_columns, print_json, printable
+
+
+def status(
+    collection: options.Collection,
+    where: options.Where = None,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="List the files that failed, with reasons.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Show what a collection holds: images, spaces, version, failures, disk use.
+
+    Example: [bold]retrieval status -c photos.lance --failures[/bold]
+    """
+    import retrieval
+
+    facts = retrieval.open(collection).status(where)
+    if not failures:
+        facts["failures"] = len(facts["failures"])
+    if json:
+        print_json(facts)
+    elif failures:
+        _print_failures(facts["failures"])
+    else:
+        _print_status(facts)
+
+
+def _print_failures(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        console().print("no failures")
+        return
+    cells = [("stage", "kind", "file", "reason")]
+    cells += [(r["stage"], r["kind"], printable(r["uri"]), printable(r["reason"])) for r in rows]
+    print_columns(cells)
+
+
+def _print_status(facts: dict[str, Any]) -> None:
+    out = console()
+    matching = f", {facts['matching']} of them match" if "matching" in facts else ""
+    out.print(f"{facts['uri']}: {facts['images']} images{matching}, version {facts['version']}")
+    out.print(f"{facts['failures']} failures, {facts['size_bytes'] / 1e6:.1f} MB on disk")
+    out.print(f"columns for --where: {', '.join(facts['columns'])}")
+    rows = [("space", "encoder", "dim", "vectors", "search", "holds")]
+    rows += [
+        (
+            space["name"],
+            space["encoder"],
+            str(space["dim"]),
+            str(space["vectors"]),
+            space["index"],
+            " and ".join(space["modalities"]),
+        )
+        for space in facts["spaces"]
+    ]
+    if len(rows) > 1:
+        print_columns(rows, right={2, 3})

@@ -1,0 +1,95 @@
+"""The checks behind `retrieval doctor`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
+
+from retrieval.errors import RetrievalError
+
+Finding = dict[str, str]
+
+_OPTIONAL = {
+    "torch": "encoders from a model hub: pip install 'retrieval[torch]'",
+    "pillow_heif": "HEIC photos: pip install 'retrieval[heif]'",
+    "pandas": "results as pandas frames: pip install 'retrieval[pandas]'",
+}
+
+
+def diagnose(collection: str | None = None) -> list[Finding]:
+    """Check the installation and, where named, a collection.
+
+    Returns:
+        Findings with ``name``, ``state`` (``ok``, ``missing`` where it is optional, ``broken``)
+        and ``says``, which names the repair where there is something to repair.
+    """
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("python", platform.python_version),
+        ("faiss", _faiss),
+        ("pocket encoders", _pocket),
+        ("cache", _cache),
+    ]
+    if collection is not None:
+        checks.append(("collection", lambda: _collection(collection)))
+    findings = [_run(name, check) for name, check in checks]
+    for module, gives in _OPTIONAL.items():
+        found = find_spec(module) is not None
+        says = metadata.version(module.replace("_", "-")) if found else f"only for {gives}"
+        findings.append({"name": module, "state": "ok" if found else "missing", "says": says})
+    return findings
+
+
+def _run(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return {"name": name, "state": "ok", "says": check()}
+    except (RetrievalError, OSError) as error:
+        return {"name": name, "state": "broken", "says": str(error)}
+
+
+def _faiss() -> str:
+    from retrieval.vectors.faiss_install import installation
+
+    found = installation()
+    return f"{found.distribution} {found.version}, {found.gpus} GPUs"
+
+
+def _pocket() -> str:
+    import numpy as np
+    from PIL import Image
+
+    from retrieval.encoders import TextEncoder, load
+    from retrieval.errors import EncoderError
+
+    encoder = load("pocket-text")
+    if not isinstance(encoder, TextEncoder):
+        raise EncoderError("pocket-text has no text side")
+    image = encoder.encode_images([Image.new("RGB", (64, 64), "red")])[0]
+    text = encoder.encode_texts(["a red square"])[0]
+    return f"encode images and text (dim {image.size}, cosine {float(np.dot(image, text)):.2f})"
+
+
+def _cache() -> str:
+    import tempfile
+
+    from retrieval import settings
+
+    folder = settings.load().cache_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return f"{folder} can be written"
+
+
+def _collection(path: str) -> str:
+    import retrieval
+    from retrieval.errors import CollectionError
+
+    collection = retrieval.open(path)
+    checked, lost = collection.self_test()
+    if lost:
+        raise CollectionError(
+            f"{len(lost)} of {checked} images do not find themselves, as {lost[0]}: "
+            "index the folder again"
+        )
+    return f"{len(collection)} images; {checked} of {checked} tried find themselves first"

@@ -1,0 +1,231 @@
+"""Bring a collection up to date with a source: idempotent, resumable, honest."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+from indexers.interrupts import Stop, stoppable
+from indexers.known import Known, KnownImages, vanished
+from indexers.labels import Labels, labels_from
+from indexers.prepare import Chunk, Failed, Job, Preparer
+from indexers.report import IngestInterrupted, IngestReport
+from indexers.sources import FolderSource, FoundFile, Unfindable
+from indexers.spaces import collection_for, encoders_for
+from indexers.writer import Writer
+from retrieval import settings
+from retrieval.encoders import Encoder
+from retrieval.query import Collection
+from retrieval.store import Store
+from retrieval.uris import path_of
+
+Source = str | os.PathLike[str] | FolderSource
+Watch = Callable[[IngestReport], None]
+
+
+def ingest(
+    source: Source | Sequence[Source],
+    collection: Collection | str | os.PathLike[str],
+    *,
+    encoders: Sequence[str | Encoder] | None = None,
+    labels: str | Labels | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    workers: int | None = None,
+    batch_size: int = 16,
+    prune: bool = False,
+    dry_run: bool = False,
+    watch: Watch | None = None,
+    stop: threading.Event | None = None,
+) -> IngestReport:
+    """Bring ``collection`` up to date with ``source``.
+
+    Unchanged files (path, size, time) are skipped; a file that moved keeps its id and vectors; a
+    file whose bytes are already known is not encoded again; a file that cannot be read, decoded
+    or encoded goes to the failures table and stops nothing. Running it twice changes nothing;
+    killed anywhere and run again, it ends where one clean run ends.
+
+    Args:
+        source: folder, image file, or several of them.
+        collection: an open collection, or a path, where one is made if there is none.
+        encoders: encoders of a new collection; for an existing one, encoders to add to it.
+        labels: ``folder``, ``FILE.csv:COLUMN``, or an object with facts by path.
+        include: globs; with any, a file must match one.
+        exclude: globs of files and folders to leave out.
+        workers: threads; by default one for every core this process may use.
+        batch_size: pictures that go through an encoder together.
+        prune: take images out whose file below ``source`` is gone.
+        dry_run: read and compare, write nothing.
+        watch: called now and then with the report so far.
+        stop: set it from another thread to end the run after what is under way.
+
+    Returns:
+        The report; ``failures`` of the collection says what went wrong with which file.
+
+    Raises:
+        SourceError: if a source or the labels cannot be read; nothing is written.
+        EncoderError: if an encoder cannot be loaded; nothing is written.
+        SpaceMismatch: if the collection was made by another encoder; nothing is written.
+        IngestInterrupted: on SIGINT or SIGTERM, after committing what was done.
+    """
+    started = time.monotonic()
+    given = [source] if isinstance(source, str | os.PathLike | FolderSource) else list(source)
+    sources = [
+        each
+        if isinstance(each, FolderSource)
+        else FolderSource(each, include=include, exclude=exclude)
+        for each in given
+    ]
+    facts = labels_from(labels) if isinstance(labels, str) else labels
+    target = collection_for(collection, encoders, dry_run=dry_run)
+    report = IngestReport(dry_run=dry_run)
+    run = _Run(sources, target, encoders_for(target, encoders), facts, report, watch)
+    with stoppable(stop) as wish:
+        run.work(workers or _cores(), max(1, batch_size), wish)
+        report.interrupted = wish.is_set()
+        if not report.interrupted:
+            run.finish(prune=prune)
+    report.seconds = time.monotonic() - started
+    run.tell()
+    if wish.signalled:
+        raise IngestInterrupted(report)
+    return report
+
+
+class _Run:
+    """One ingest run."""
+
+    def __init__(
+        self,
+        sources: Sequence[FolderSource],
+        collection: Collection | None,
+        encoders: Sequence[Encoder],
+        labels: Labels | None,
+        report: IngestReport,
+        watch: Watch | None,
+    ) -> None:
+        self.sources = sources
+        self.store: Store | None = collection.store if collection else None
+        self.labels = labels
+        self.report = report
+        self.watch = watch
+        writes = None if report.dry_run else self.store
+        if writes is not None and labels is not None and labels.columns:
+            writes.add_columns(_schema(labels.columns))
+        self.known = KnownImages.of(self.store) if self.store else KnownImages()
+        self.writer = Writer(writes, self.known, labels, report)
+        self.seen: set[str] = set()
+        self._stored_labels = _stored_labels(self.store, labels)
+        self._prepare = Preparer(
+            encoders,
+            self.known,
+            max_pixels=settings.load().max_pixels,
+            dry_run=report.dry_run,
+        )
+
+    def work(self, workers: int, batch_size: int, stop: Stop) -> None:
+        """Find files and work through them, a bounded number of chunks ahead, then commit."""
+        jobs = self._jobs()
+        ahead: deque[Future[Chunk]] = deque()
+
+        def guarded(chunk: Sequence[Job]) -> Chunk:
+            return Chunk() if stop.is_set() else self._prepare(chunk)
+
+        with ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool:
+            while not stop.is_set() and (chunk := list(islice(jobs, batch_size))):
+                ahead.append(pool.submit(guarded, chunk))
+                if len(ahead) > 2 * workers:
+                    self._take(ahead.popleft())
+            while ahead:
+                self._take(ahead.popleft())
+        self.writer.commit()
+
+    def finish(self, *, prune: bool) -> None:
+        """Take out what vanished, forget failures that are mended, tidy the store."""
+        gone = [row for row in self.known.by_uri.values() if prune and self._is_gone(row)]
+        self.report.removed = len(gone)
+        if self.store is None or self.report.dry_run:
+            return
+        if gone:
+            self.store.delete([row.image_id for row in gone])
+        old = self.store.failures().column("uri").to_pylist()
+        mended = [uri for uri in old if uri not in self.writer.failed_uris and self._covers(uri)]
+        if mended:
+            self.store.clear_failures(mended)
+        self.store.optimize()
+
+    def tell(self) -> None:
+        """Show the report to whoever watches."""
+        if self.watch:
+            self.watch(self.report)
+
+    def _take(self, future: Future[Chunk]) -> None:
+        self.writer.take(future.result())
+        self.tell()
+
+    def _jobs(self) -> Iterator[Job]:
+        """Files that need work; the others are counted and, if their labels changed, relabelled."""
+        for source in self.sources:
+            for found in source:
+                if isinstance(found, Unfindable):
+                    nothing = FoundFile(found.uri, found.uri, 0, 0)
+                    self.writer.fail(Failed(nothing, "find", "unreadable", found.reason))
+                elif found.uri not in self.seen:
+                    self.seen.add(found.uri)
+                    if self._needs_work(found):
+                        yield Job(found, self.known.by_uri.get(found.uri))
+
+    def _needs_work(self, found: FoundFile) -> bool:
+        row = self.known.by_uri.get(found.uri)
+        if row is None or row.missing:
+            return True
+        if (row.size_bytes, row.mtime_ns) != (found.size_bytes, found.mtime_ns):
+            return True
+        facts = self.labels.facts(found.path) if self.labels else {}
+        stored = self._stored_labels.get(row.image_id, {})
+        if any(stored.get(name) != value for name, value in facts.items()):
+            self.writer.relabel(row, facts)
+        else:
+            self.report.skipped += 1
+        return False
+
+    def _is_gone(self, row: Known) -> bool:
+        return (
+            row.uri not in self.seen
+            and not self.known.claimed(row)
+            and self._covers(row.uri)
+            and vanished(row.uri)
+        )
+
+    def _covers(self, uri: str) -> bool:
+        path = path_of(uri)
+        return path is not None and any(source.covers(path) for source in self.sources)
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _schema(columns: Mapping[str, Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.schema(list(columns.items()))
+
+
+def _stored_labels(store: Store | None, labels: Labels | None) -> dict[int, dict[str, Any]]:
+    """What the collection holds of the facts that ``labels`` would set, by image id."""
+    if store is None or labels is None:
+        return {}
+    have = set(store.schema.names)
+    names = [name for name in ("label", "split", "tags", *labels.columns) if name in have]
+    table = store.rows(store.ids(), ["image_id", *names])
+    return {row.pop("image_id"): row for row in table.to_pylist()}

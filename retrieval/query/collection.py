@@ -1,0 +1,202 @@
+"""A collection: what people open, search and look at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.encoders import Encoder
+from retrieval.errors import QueryError
+from retrieval.images import ImageInput
+from retrieval.query import checks
+from retrieval.query.spaces import choose_space, encoder_of
+from retrieval.query.terms import NEGATIVE_WEIGHT, Term, compose
+from retrieval.store import Store
+from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors, Space
+from retrieval.vectors import Block, nearest
+
+_CACHE_BYTES = 2 << 30
+
+
+class Collection:
+    """One set of images, its vectors, and the answers to queries about them.
+
+    Every answer is true for the newest version of the collection at the moment of the call: a
+    row is found as soon as its write returned, and a deleted row never comes back. Safe to use
+    from several threads.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Stand on an open ``store``; people call :func:`retrieval.open`."""
+        self.store = store
+        self._encoders: dict[str, Encoder] = {}
+        self._blocks: dict[str, tuple[int, list[Block]]] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def uri(self) -> str:
+        """Path or URI."""
+        return self.store.uri
+
+    @property
+    def spaces(self) -> Mapping[str, Space]:
+        """The spaces by name, in the order they were added."""
+        return self.store.spaces
+
+    @property
+    def version(self) -> int:
+        """Version of the table of images; grows with every write."""
+        return self.store.version
+
+    def __len__(self) -> int:
+        """Number of images."""
+        self.store.refresh()
+        return self.store.count()
+
+    def __repr__(self) -> str:
+        """Short, for the prompt."""
+        return f"<Collection {self.uri} n={len(self)} spaces={list(self.spaces)}>"
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: ImageInput | None = None,
+        image_id: int | None = None,
+        vector: NDArray[np.floating] | None = None,
+        negative: Sequence[str | Term] = (),
+        terms: Sequence[Term] = (),
+        where: str | None = None,
+        k: int = 10,
+        space: str | None = None,
+    ) -> Hits:
+        """Find the images nearest to words, pictures, stored images, or a mix of them.
+
+        Args:
+            text: plain words.
+            image: path, bytes, PIL picture, or array.
+            image_id: an image of this collection; it finds itself first.
+            vector: ``[dim]`` in the space that is searched.
+            negative: what to move away from; a bare string weighs -0.5.
+            terms: further terms, with weights.
+            where: filter expression, as ``label = 'dress' and width >= 600``.
+            k: number of hits; fewer come back only if fewer images fit.
+            space: name of a space; by default words go to the first language-aligned space and
+                everything else to the first visual one.
+
+        Returns:
+            Hits with exact cosine scores to the composed query vector.
+
+        Raises:
+            QueryError: if nothing is asked, k < 1, an id is unknown, or a vector does not fit.
+            UnknownSpace: if there is no such space.
+            ModalityError: if there are words and the space holds none.
+            SpaceMismatch: if the space's encoder is another one now.
+            FilterError: if ``where`` does not parse or fit the columns.
+            ImageError: if the picture cannot be read.
+        """
+        if k < 1:
+            raise QueryError(f"k is at least 1, not {k}")
+        named = ("text", text), ("image", image), ("image_id", image_id), ("vector", vector)
+        asked = [Term(**{name: value}) for name, value in named if value is not None]  # type: ignore[arg-type]
+        asked += terms
+        asked += [t if isinstance(t, Term) else Term(t, weight=NEGATIVE_WEIGHT) for t in negative]
+        if not asked:
+            raise QueryError("the query is empty: give words, an image, an id or a vector")
+        self.store.refresh()
+        chosen = choose_space(self.spaces, asked, space)
+        needs_encoder = any(term.is_text or term.image is not None for term in asked)
+        encoder = self.encoder(chosen.name) if needs_encoder else None
+        query = compose(asked, chosen, encoder, self.store)
+        with self._lock:  # neighbours and records of one and the same version
+            found = self.neighbors(query, chosen.name, k=k, where=where)
+            return self._hits(found, chosen.name)
+
+    def neighbors(
+        self, queries: Embeddings, space: str, *, k: int, where: str | None = None
+    ) -> Neighbors:
+        """Exact nearest images to unit vectors ``[q, dim]`` of ``space``.
+
+        Returns:
+            Neighbours ``[q, k]``; see :class:`retrieval.types.Neighbors`.
+        """
+        with self._lock:
+            self.store.refresh()
+            allowed = None if where is None else self.store.ids(where)
+            return nearest(self._scan(space), queries, k, allowed=allowed)
+
+    def get(self, image_id: int) -> ImageRecord:
+        """The record of one image.
+
+        Raises:
+            QueryError: if there is no such image.
+        """
+        self.store.refresh()
+        return self.store.records([image_id])[0]
+
+    def delete(self, ids: Sequence[int], *, purge: bool = False) -> int:
+        """Take images out of the collection; their files stay where they are.
+
+        Args:
+            ids: image ids; unknown ones are ignored.
+            purge: also remove old versions and everything else that still holds their traces.
+
+        Returns:
+            How many were removed.
+        """
+        with self._lock:
+            self.store.refresh()
+            removed = self.store.delete(ids) if len(ids) else 0
+            if purge:
+                self.store.purge()
+            return removed
+
+    def status(self, where: str | None = None) -> dict[str, Any]:
+        """What the collection holds: images, spaces, columns, failures, size on disk.
+
+        Args:
+            where: filter expression; adds ``matching``, the number of images for which it holds.
+        """
+        return checks.status(self, where)
+
+    def self_test(self, sample: int = 32) -> tuple[int, list[str]]:
+        """Search up to ``sample`` images by their own vectors, in every space.
+
+        Returns:
+            How many were tried, and the uris of those that did not find themselves first.
+        """
+        return checks.self_test(self, sample)
+
+    def encoder(self, space: str) -> Encoder:
+        """The encoder that belongs to ``space``, loaded once and checked against the collection."""
+        with self._lock:
+            if space not in self._encoders:
+                self._encoders[space] = encoder_of(choose_space(self.spaces, (), space))
+            return self._encoders[space]
+
+    def _scan(self, space: str) -> Iterable[Block]:
+        """The space's blocks: kept in memory while they are few, else read again every time."""
+        version, blocks = self._blocks.get(space, (-1, []))
+        if version == self.version:
+            return blocks
+        dim = self.spaces[space].dim
+        if 4 * dim * self.store.count() > _CACHE_BYTES:
+            self._blocks.pop(space, None)
+            return self.store.vectors(space)
+        blocks = list(self.store.vectors(space))
+        self._blocks[space] = (self.version, blocks)
+        return blocks
+
+    def _hits(self, found: Neighbors, space: str) -> Hits:
+        ids, scores = found.ids[0], found.scores[0]
+        kept = ids >= 0
+        records = self.store.records(ids[kept])
+        hits = [
+            Hit(rank, float(score), record)
+            for rank, (score, record) in enumerate(zip(scores[kept], records, strict=True), 1)
+        ]
+        return Hits(hits, space=space, version=self.version)

@@ -1,0 +1,44 @@
+"""Opening and creating collections."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from retrieval import settings
+from retrieval.encoders import Encoder, load, space_of
+from retrieval.errors import CollectionNotFound
+from retrieval.query.collection import Collection
+from retrieval.store import Store
+
+
+def open_collection(
+    path: str | os.PathLike[str],
+    create: bool = False,
+    *,
+    encoders: Sequence[str | Encoder] | None = None,
+    storage_options: Mapping[str, str] | None = None,
+) -> Collection:
+    """Open the collection at ``path``, or make it.
+
+    Args:
+        path: directory or object-store URI.
+        create: make the collection if there is none.
+        encoders: names (or objects) of the encoders of a *new* collection; by default those of
+            the settings, which are the pocket pair. An existing collection keeps its own.
+        storage_options: credentials and endpoint of an object store.
+
+    Raises:
+        CollectionNotFound: if there is none and ``create`` is false.
+        EncoderUnavailable: if a new collection's encoder cannot be loaded; nothing is written.
+    """
+    uri = os.fspath(path)
+    options = dict(storage_options) if storage_options else None
+    try:
+        return Collection(Store.open(uri, storage_options=options))
+    except CollectionNotFound:
+        if not create:
+            raise
+    names = encoders if encoders is not None else settings.load().encoders
+    spaces = [space_of(load(each) if isinstance(each, str) else each) for each in names]
+    return Collection(Store.create(uri, spaces, storage_options=options))
