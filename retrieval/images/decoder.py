@@ -45,7 +45,7 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
 }
-_THUMBNAIL_SIDE = 256
+_SIDE_FOR_THUMBNAIL = 384  # half again what a thumbnail has on its longest side
 _PILLOW_REMARKS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _TOO_MUCH = (MemoryError, Image.DecompressionBombError)
 _NOT_READABLE = ("unknown", "unsupported", "not supported", "not implemented", "conversion from")
@@ -95,7 +95,7 @@ def decode(
             ``truncated`` or ``corrupt``.
     """
     name = _format_of(data)
-    _silence_pillow()
+    silence_pillow()
     try:
         file = _open(data, name)
         size = file.size
@@ -156,12 +156,12 @@ def _reduce_scale(file: ImageFile.ImageFile, min_side: int) -> None:
     """Have libjpeg leave out the frequencies that the later resize would throw away."""
     short, long = sorted(file.size)
     for scale in (8, 4, 2):
-        if short >= scale * 2 * min_side and long >= scale * 2 * _THUMBNAIL_SIDE:
+        if short >= scale * 2 * min_side and long >= scale * _SIDE_FOR_THUMBNAIL:
             file.draft(None, (file.width // scale, file.height // scale))
             return
 
 
-def _silence_pillow() -> None:
+def silence_pillow() -> None:
     """Keep Pillow's remarks on odd files (tags, palettes) from users and from ``-W error``.
 
     ``warnings.catch_warnings`` is not thread-safe; a lasting filter is, and it is put back in

@@ -12,7 +12,7 @@ from PIL import Image
 
 from retrieval.errors import ImageError, QueryError
 from retrieval.images import exif
-from retrieval.images.decoder import check_pixels, decode
+from retrieval.images.decoder import check_pixels, decode, silence_pillow
 from retrieval.images.pixels import to_rgb
 from retrieval.settings import DEFAULT_MAX_PIXELS
 
@@ -63,6 +63,7 @@ def _from_pillow(image: Image.Image, max_pixels: int) -> Image.Image:
     if 0 in image.size:
         raise QueryError("the query picture has no pixels")
     check_pixels(image.size, max_pixels)
+    silence_pillow()
     try:
         image.load()
         upright = exif.read(image).turn(to_rgb(image))

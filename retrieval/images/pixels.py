@@ -37,7 +37,8 @@ def stretch(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     Taken as they are if integers in [0, 255], as full range if floats in [0, 1] or integers in
     [0, 65535], otherwise stretched from their smallest to their largest finite value. NaN is 0.
     """
-    numbers = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN; errstate is local to this thread
+        numbers = values.astype(np.float64)
     finite = np.isfinite(numbers)
     if not finite.any():
         return np.zeros(values.shape, dtype=np.uint8)
