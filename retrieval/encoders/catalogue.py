@@ -1,0 +1,209 @@
+"""The encoders that have a name: their facts as data, and loading them by name."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from retrieval.encoders.base import Encoder, EncoderSpec
+from retrieval.encoders.checkpoint import CLIP, DINOV2, SIGLIP, SIGLIP2, Family, spec_of
+from retrieval.encoders.preprocess import Preprocess
+from retrieval.errors import EncoderError, UnknownEncoder
+
+_log = logging.getLogger(__name__)
+
+_APACHE = "Apache-2.0"
+_OPENAI = "MIT; its makers advise against use without tests of your own, and against surveillance"
+
+_DINOV2_224 = Preprocess(224, "shortest", 256, "bicubic", DINOV2.mean, DINOV2.std, "floor")
+_CLIP_224 = Preprocess(224, "shortest", 224, "bicubic", CLIP.mean, CLIP.std, "floor")
+_SIGLIP_224 = Preprocess(224, "squash", 224, "bicubic", SIGLIP.mean, SIGLIP.std)
+_SIGLIP2_224 = Preprocess(224, "squash", 224, "bilinear", SIGLIP2.mean, SIGLIP2.std)
+
+
+def _spec(
+    name: str,
+    family: Family,
+    dim: int,
+    preprocess: Preprocess,
+    source: str,
+    size_mb: float,
+    licence: str,
+    summary: str,
+    logit_scale: float | None = None,
+) -> EncoderSpec:
+    """One hub encoder; ``source`` is ``owner/name@commit``."""
+    repository, _, revision = source.partition("@")
+    return EncoderSpec(
+        name=name,
+        family=family.label,
+        dim=dim,
+        modalities=family.modalities,
+        preprocess=preprocess,
+        pooling=family.pooling,
+        source=repository,
+        revision=revision,
+        licence=licence,
+        size_mb=size_mb,
+        summary=summary,
+        logit_scale=logit_scale,
+        prompt=family.prompt,
+    )
+
+
+_HUB = (
+    _spec(
+        "dinov2-small",
+        DINOV2,
+        384,
+        _DINOV2_224,
+        "facebook/dinov2-small@ed25f3a31f01632728cabb09d1542f84ab7b0056",
+        88,
+        _APACHE,
+        "looks alike: the first step up from pocket-visual; fine on a CPU",
+    ),
+    _spec(
+        "dinov2-base",
+        DINOV2,
+        768,
+        _DINOV2_224,
+        "facebook/dinov2-base@f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+        346,
+        _APACHE,
+        "looks alike: better near-duplicates and kNN labels, four times the work of small",
+    ),
+    _spec(
+        "dinov2-large",
+        DINOV2,
+        1024,
+        _DINOV2_224,
+        "facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+        1218,
+        _APACHE,
+        "looks alike: the best here, for a GPU",
+    ),
+    _spec(
+        "clip-vit-b-32",
+        CLIP,
+        512,
+        _CLIP_224,
+        # The commit that holds the safetensors of this repository; its main branch has none.
+        "openai/clip-vit-base-patch32@c237dc49a33fc61debc9276459120b7eac67e7ef",
+        605,
+        _OPENAI,
+        "words, English: the fastest of the hub's language encoders",
+        100.0,
+    ),
+    _spec(
+        "clip-vit-l-14",
+        CLIP,
+        768,
+        _CLIP_224,
+        "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41",
+        1711,
+        _OPENAI,
+        "words, English: large; siglip-base finds captions better for a fifth of the work",
+        100.0,
+    ),
+    _spec(
+        "siglip-base",
+        SIGLIP,
+        768,
+        _SIGLIP_224,
+        "google/siglip-base-patch16-224@7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
+        813,
+        _APACHE,
+        "words, English: much better than CLIP at the same size",
+    ),
+    _spec(
+        "siglip2-base",
+        SIGLIP2,
+        768,
+        _SIGLIP2_224,
+        "google/siglip2-base-patch16-224@75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2",
+        1536,
+        _APACHE,
+        "words, more than 100 languages: the one to take for text search",
+    ),
+)
+
+
+@cache
+def specs() -> Mapping[str, EncoderSpec]:
+    """All encoders that have a name, by name; the ones that need no download first."""
+    from retrieval.encoders.pocket import SPECS
+
+    return MappingProxyType({spec.name: spec for spec in (*SPECS, *_HUB)})
+
+
+def describe(name: str) -> EncoderSpec:
+    """The facts of an encoder, without loading or downloading weights.
+
+    Args:
+        name: a name of :func:`specs`, or the path of a checkpoint folder.
+
+    Raises:
+        UnknownEncoder: if it is neither.
+        EncoderError: if the folder holds no checkpoint that can be used.
+    """
+    if spec := specs().get(name):
+        return spec
+    return spec_of(_folder(name))
+
+
+def load(name: str) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        name: a name of :func:`specs`, or the path of a checkpoint folder (DINOv2, CLIP, SigLIP,
+            SigLIP 2 of fixed resolution) whose absolute path then is the encoder's name.
+
+    Returns:
+        The encoder; a :class:`~retrieval.encoders.base.TextEncoder` where it has a text side.
+
+    Raises:
+        UnknownEncoder: if ``name`` is neither.
+        EncoderUnavailable: if its packages or weights are not here and cannot be had.
+        EncoderError: if its weights are damaged or not what they should be.
+    """
+    from retrieval.encoders import hub, pocket, transformers
+
+    spec = describe(name)
+    if any(spec.name == own.name for own in pocket.SPECS):
+        return pocket.load(name)
+    transformers.require()
+    if spec.revision == "local":
+        return transformers.load(Path(spec.source), spec)
+    folder = hub.fetch(spec.source, spec.revision)
+    found = spec_of(folder)
+    if (found.dim, found.family) != (spec.dim, spec.family):
+        raise EncoderError(
+            f"{spec.source} holds {found.family} of {found.dim} dimensions, not the {spec.family} "
+            f"of {spec.dim} that {name!r} stands for"
+        )
+    if found.preprocess != spec.preprocess:
+        _log.warning("%s asks for %s; using %s", spec.source, found.preprocess, spec.preprocess)
+    return transformers.load(folder, spec)
+
+
+def _folder(name: str) -> Path:
+    """The absolute path of a checkpoint folder given by name."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if os.sep in name or path.is_absolute():
+        raise UnknownEncoder(
+            f"there is no checkpoint folder {name}; `retrieval encoders` lists the encoders that "
+            "have a name"
+        )
+    close = difflib.get_close_matches(name, specs(), n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise UnknownEncoder(
+        f"there is no encoder {name!r}{hint} `retrieval encoders` lists them; the path of a "
+        "checkpoint folder works too"
+    )

@@ -1,0 +1,103 @@
+"""How a text becomes a text network's input: explicit, equal to the reference."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.errors import EncoderError
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True, slots=True)
+class TextRule:
+    """What a family's text side expects around the tokens.
+
+    Attributes:
+        start: token before the text, or None.
+        end: token after the text.
+        pad: token that fills short texts.
+        context: most tokens of a text, start and end included; longer ones are cut.
+        fill: always pad to ``context`` (SigLIP was trained so), instead of to the longest.
+        clean: ``lower`` lower-cases; ``canonical`` also drops ASCII punctuation and repeated
+            blanks, as SigLIP's training did.
+    """
+
+    start: str | None
+    end: str
+    pad: str
+    context: int
+    fill: bool = False
+    clean: Literal["none", "lower", "canonical"] = "none"
+
+    def cleaned(self, text: str) -> str:
+        """The text as the network saw texts in training."""
+        if self.clean == "none":
+            return text
+        text = text.lower()
+        if self.clean == "canonical":
+            text = re.sub(r"\s+", " ", text.translate(_PUNCTUATION)).strip()
+        return text
+
+
+class Tokenizer:
+    """Texts to token ids, with one family's rule and one checkpoint's vocabulary."""
+
+    def __init__(self, folder: Path, rule: TextRule, context: int) -> None:
+        """Read ``tokenizer.json`` of a checkpoint.
+
+        Args:
+            folder: the checkpoint.
+            rule: the family's rule.
+            context: positions that the network has; the shorter of it and the rule's counts.
+
+        Raises:
+            EncoderError: if the file is missing, damaged or of another family.
+        """
+        import tokenizers
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise EncoderError(
+                f"{folder} has no tokenizer.json, which its text side needs: copy it from the "
+                "source (AutoTokenizer.from_pretrained(…).save_pretrained(…) writes one)"
+            )
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises bare Exception
+            raise EncoderError(f"{path} cannot be read: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._rule = rule
+        self._context = min(rule.context, context)
+        self._start = [] if rule.start is None else [self._id(rule.start, path)]
+        self._end = [self._id(rule.end, path)]
+        self._pad = self._id(rule.pad, path)
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Token ids int64 ``[n, length]``, padded on the right."""
+        room = self._context - len(self._start) - len(self._end)
+        cleaned = [self._rule.cleaned(text) for text in texts]
+        rows = [
+            self._start + encoding.ids[:room] + self._end
+            for encoding in self._tokenizer.encode_batch(cleaned, add_special_tokens=False)
+        ]
+        length = self._context if self._rule.fill else max(map(len, rows), default=0)
+        out = np.full((len(rows), length), self._pad, dtype=np.int64)
+        for row, ids in zip(out, rows, strict=True):
+            row[: len(ids)] = ids
+        return out
+
+    def _id(self, token: str, path: Path) -> int:
+        found: int | None = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise EncoderError(f"{path} does not know {token!r}: it belongs to another family")
+        return found

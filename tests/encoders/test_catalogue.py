@@ -1,0 +1,193 @@
+"""The catalogue's facts, and encoders from local folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval.encoders import Preprocess, describe, load, space_of, specs
+from retrieval.encoders.checkpoint import spec_of, weight_files, weights_hash
+from retrieval.errors import EncoderError, UnknownEncoder
+
+HEAVY = {"torch", "transformers", "onnxruntime", "onnx", "tokenizers", "huggingface_hub"}
+PROCESSOR = {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
+
+
+def checkpoint(folder: Path, config: dict, processor: dict | None = PROCESSOR) -> Path:
+    """A folder with configuration and an empty safetensors file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    if processor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return folder
+
+
+def test_importing_encoders_and_reading_the_catalogue_is_light():
+    code = "import sys, retrieval.encoders as e; e.specs(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_every_entry_is_complete():
+    names = list(specs())
+    assert names[:2] == ["pocket-visual", "pocket-text"]
+    assert {"dinov2-small", "clip-vit-b-32", "siglip-base", "siglip2-base"} < set(names)
+    for name, spec in specs().items():
+        assert spec.name == name
+        assert spec.dim > 0
+        assert spec.size_mb > 0
+        assert spec.licence
+        assert spec.summary
+        assert spec.prompt.count("{}") == 1
+        assert spec.modalities in (("image",), ("image", "text"))
+        assert describe(name) is spec
+
+
+def test_hub_entries_are_pinned_to_a_commit():
+    hub = [spec for spec in specs().values() if not spec.name.startswith("pocket")]
+    for spec in hub:
+        assert re.fullmatch(r"[\w-]+/[\w.-]+", spec.source)
+        assert re.fullmatch(r"[0-9a-f]{40}", spec.revision)
+    assert len({spec.revision for spec in hub}) == len(hub)
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(UnknownEncoder, match="dinov2-small"):
+        load("dinov2-smal")
+    with pytest.raises(UnknownEncoder, match="no checkpoint folder"):
+        load("/nowhere/at/all")
+
+
+def test_spec_of_a_dinov2_folder_equals_the_catalogue(tmp_path):
+    facts = {"resample": 3, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    folder = checkpoint(
+        tmp_path / "mine", {"model_type": "dinov2", "hidden_size": 384}, {**PROCESSOR, **facts}
+    )
+    spec, known = describe(str(folder)), specs()["dinov2-small"]
+    assert spec.name == str(folder.resolve())
+    assert (spec.dim, spec.family, spec.pooling) == (known.dim, known.family, known.pooling)
+    assert spec.preprocess == known.preprocess
+
+
+def test_relative_folder_is_named_by_its_absolute_path(tmp_path, monkeypatch):
+    folder = checkpoint(tmp_path / "mine", {"model_type": "dinov2"})
+    monkeypatch.chdir(tmp_path)
+    assert describe("mine").name == describe("./mine").name == str(folder.resolve())
+
+
+def test_spec_of_clip_and_siglip_folders(tmp_path):
+    old_style = {"size": 224, "crop_size": 224, "do_center_crop": True}
+    clip = spec_of(checkpoint(tmp_path / "clip", {"model_type": "clip"}, old_style))
+    assert clip.preprocess == specs()["clip-vit-b-32"].preprocess
+    assert (clip.dim, clip.modalities) == (512, ("image", "text"))
+
+    square = {"size": {"height": 224, "width": 224}, "resample": 3}
+    folder = checkpoint(tmp_path / "siglip", {"model_type": "siglip"}, square)
+    assert spec_of(folder).family == "SigLIP"
+    assert spec_of(folder).preprocess == specs()["siglip-base"].preprocess
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GemmaTokenizer"}')
+    assert spec_of(folder).family == "SigLIP 2"
+    # Newer checkpoints keep the image processor's facts inside the processor's.
+    (folder / "preprocessor_config.json").unlink()
+    nested = {"image_processor": {**square, "resample": 2}}
+    (folder / "processor_config.json").write_text(json.dumps(nested))
+    assert spec_of(folder).preprocess == specs()["siglip2-base"].preprocess
+
+
+@pytest.mark.parametrize(
+    ("config", "processor", "sentence"),
+    [
+        ({"model_type": "bert"}, PROCESSOR, "type 'bert'"),
+        ({}, PROCESSOR, "type None"),
+        ({"model_type": "siglip2"}, PROCESSOR, "NaFlex"),
+        ({"model_type": "dinov2"}, None, "no preprocessor_config.json"),
+        ({"model_type": "dinov2"}, {**PROCESSOR, "resample": 1}, "not supported"),
+        ({"model_type": "dinov2"}, {**PROCESSOR, "do_normalize": False}, "not supported"),
+        ({"model_type": "dinov2"}, {"size": {"height": 9, "width": 8}}, "not supported"),
+        ({"model_type": "dinov2"}, {**PROCESSOR, "crop_size": 300}, "not supported"),
+        ({"model_type": "clip", "vision_config": {"image_size": 336}}, PROCESSOR, "336 px"),
+    ],
+)
+def test_folder_that_cannot_be_used_says_why(tmp_path, config, processor, sentence):
+    folder = checkpoint(tmp_path / "odd", config, processor)
+    with pytest.raises(EncoderError, match=re.escape(sentence)):
+        load(str(folder))
+
+
+def test_folder_without_config_or_weights_says_so(tmp_path):
+    with pytest.raises(EncoderError, match="no checkpoint folder"):
+        load(str(tmp_path))
+    folder = checkpoint(tmp_path / "mine", {"model_type": "dinov2"})
+    (folder / "config.json").write_text("{")
+    with pytest.raises(EncoderError, match="cannot be read"):
+        load(str(folder))
+    folder = checkpoint(tmp_path / "pickled", {"model_type": "dinov2"})
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match="only safetensors"):
+        load(str(folder))
+
+
+def test_weights_in_parts_are_found_by_the_index(tmp_path):
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": {"a": names[1], "b": names[0], "c": names[1]}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / names[0]).write_bytes(b"one")
+    with pytest.raises(EncoderError, match=names[1]):
+        weight_files(tmp_path)
+    (tmp_path / names[1]).write_bytes(b"two")
+    assert [path.name for path in weight_files(tmp_path)] == names
+    whole = weights_hash(weight_files(tmp_path), tmp_path)
+    (tmp_path / names[1]).write_bytes(b"three")
+    assert weights_hash(weight_files(tmp_path), tmp_path) != whole
+
+
+def test_weights_hash_is_remembered_until_the_file_changes(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"first")
+    os.utime(weights, ns=(1, 10**18))
+    first = weights_hash([weights], tmp_path / "cache")
+    assert first == hashlib.blake2b(b"first", digest_size=16).hexdigest()
+    weights.write_bytes(b"other")
+    os.utime(weights, ns=(1, 10**18))
+    assert weights_hash([weights], tmp_path / "cache") == first
+    os.utime(weights, ns=(1, 2 * 10**18))
+    assert weights_hash([weights], tmp_path / "cache") != first
+
+
+def test_download_that_does_not_fit_its_checksum_is_damaged(tmp_path):
+    blob = tmp_path / hashlib.sha256(b"what the hub has").hexdigest()
+    blob.write_bytes(b"what arrived")
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(blob)
+    with pytest.raises(EncoderError, match="damaged"):
+        weights_hash([link], tmp_path / "cache")
+    blob.write_bytes(b"what the hub has")
+    assert len(weights_hash([link], tmp_path / "cache")) == 32
+
+
+@pytest.mark.slow
+def test_local_folder_loads_by_path_and_makes_its_space(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from checkpoints import siglip2
+
+    monkeypatch.setenv("RETRIEVAL_CACHE", str(tmp_path / "cache"))
+    folder = siglip2(tmp_path / "mine")
+    encoder = load(str(folder))
+    space = space_of(encoder)
+    assert (space.name, space.dim, space.modalities) == (str(folder), 48, ("image", "text"))
+    assert space.weights_hash == encoder.weights_hash
+    vectors = encoder.encode_images([Image.new("RGB", (50, 20), "red")])
+    assert vectors.shape == (1, 48)
+    assert np.isfinite(vectors).all()
+    assert isinstance(encoder.spec.preprocess, Preprocess)
