@@ -1,0 +1,5 @@
+"""The store: a collection's durable truth in LanceDB, and the filters that select from it."""
+
+from retrieval.store.store import Store
+
+__all__ = ["Store"]

@@ -1,0 +1,105 @@
+"""What a collection remembers of itself: versions and spaces, as JSON values by key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from retrieval.errors import SchemaError
+from retrieval.store import schema
+from retrieval.store.table import Table
+from retrieval.types import Space
+
+SCHEMA_VERSION = "schema_version"
+_SPACE = "space:"
+
+
+class Manifest:
+    """The ``manifest`` table; a key is written once and its first writer wins, versions aside."""
+
+    def __init__(self, table: Table) -> None:
+        """Wrap the open table."""
+        self._table = table
+
+    @classmethod
+    def create(
+        cls,
+        uri: str,
+        spaces: Sequence[Space],
+        schema_version: int,
+        storage_options: Mapping[str, str] | None,
+    ) -> Manifest | None:
+        """Write a new manifest at ``uri``; None if there is one already."""
+        values = {
+            SCHEMA_VERSION: schema_version,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "software": f"retrieval {version('retrieval')}",
+        }
+        values.update({_SPACE + space.name: asdict(space) for space in spaces})
+        table = Table.create(uri, _rows(values), storage_options)
+        return None if table is None else cls(table)
+
+    def refresh(self) -> bool:
+        """See the latest commit; True if there was one."""
+        return self._table.refresh()
+
+    def values(self) -> dict[str, Any]:
+        """Everything in it, by key.
+
+        Raises:
+            SchemaError: if a value is not JSON.
+        """
+        rows = self._table.snapshot.to_table(columns=["key", "value"])
+        try:
+            pairs = zip(rows["key"].to_pylist(), rows["value"].to_pylist(), strict=True)
+            return {key: json.loads(value) for key, value in pairs}
+        except ValueError as error:
+            raise SchemaError(f"the collection's manifest is damaged: {error}") from error
+
+    def spaces(self) -> dict[str, Space]:
+        """The collection's spaces by name.
+
+        Raises:
+            SchemaError: if one cannot be read.
+        """
+        found = {}
+        for key, value in sorted(self.values().items()):
+            if key.startswith(_SPACE):
+                try:
+                    space = Space(**{**value, "modalities": tuple(value["modalities"])})
+                except (TypeError, KeyError) as error:
+                    raise SchemaError(
+                        f"the manifest's entry {key!r} is damaged or from another version: {error}"
+                    ) from error
+                found[space.name] = space
+        return found
+
+    def schema_version(self) -> int:
+        """Number of the schema that the tables follow.
+
+        Raises:
+            SchemaError: if it is missing.
+        """
+        found = self.values().get(SCHEMA_VERSION)
+        if not isinstance(found, int):
+            raise SchemaError("the collection's manifest names no schema version: it is damaged")
+        return found
+
+    def set_schema_version(self, number: int) -> None:
+        """Record that the tables follow schema ``number`` now."""
+        self._table.upsert(_rows({SCHEMA_VERSION: number}), "key")
+
+    def add_space(self, space: Space) -> None:
+        """Remember ``space`` unless one of its name is there."""
+        self._table.insert(_rows({_SPACE + space.name: asdict(space)}), "key")
+
+
+def _rows(values: Mapping[str, Any]) -> Any:
+    import pyarrow as pa
+
+    texts = [json.dumps(value, ensure_ascii=False) for value in values.values()]
+    return pa.table([pa.array(list(values)), pa.array(texts)], schema=schema.manifest())

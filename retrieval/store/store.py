@@ -1,0 +1,404 @@
+"""The durable truth of a collection: its images, their vectors, its failures and its spaces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from retrieval.errors import QueryError, SpaceMismatch, UnknownSpace
+from retrieval.store import filters, maintenance, opening, records, schema, uris
+from retrieval.store.rowids import RowIds
+from retrieval.types import ImageRecord, Space
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_KNOWN = ("image_id", "uri", "content_hash", "size_bytes", "mtime_ns")
+_FAILURE_FACTS = ("stage", "kind", "reason", "size_bytes", "mtime_ns")
+
+
+class Store:
+    """One collection in a LanceDB directory.
+
+    Every write is one atomic commit. Every read of images answers for one version, which moves only
+    with :meth:`refresh` and with writes through this handle. Reading from several threads is safe.
+
+    Attributes:
+        uri: absolute path or object-store URI.
+    """
+
+    def __init__(
+        self, uri: str, tables: opening.Tables, storage_options: Mapping[str, str] | None
+    ) -> None:
+        """Wrap open tables; use :meth:`open` or :meth:`create`."""
+        self.uri = uri
+        self._tables = tables
+        self._options = storage_options
+        self._images = tables.images
+        self._spaces = tables.manifest.spaces()
+        self._row_ids = RowIds()
+
+    # -- opening ------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        uri: str | os.PathLike[str],
+        spaces: Sequence[Space] = (),
+        *,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> Store:
+        """Make an empty collection.
+
+        Args:
+            uri: local path (``~`` and relative paths are resolved) or object-store URI.
+            spaces: the vector spaces it starts with; :meth:`add_space` adds more.
+            storage_options: credentials and endpoint of an object store, as Lance names them.
+
+        Raises:
+            CollectionError: if there is a collection, or the place is not empty.
+        """
+        place = uris.normalize(uri)
+        opening.create(place, spaces, storage_options)
+        return cls.open(place, storage_options=storage_options)
+
+    @classmethod
+    def open(
+        cls, uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None
+    ) -> Store:
+        """Open a collection at its latest version.
+
+        Raises:
+            CollectionNotFound: if there is none.
+            SchemaError: if it is damaged or a newer software wrote it.
+        """
+        place = uris.normalize(uri)
+        return cls(place, opening.open_tables(place, storage_options), storage_options)
+
+    @staticmethod
+    def exists(
+        uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None
+    ) -> bool:
+        """Whether there is a collection at ``uri``."""
+        return opening.exists(uris.normalize(uri), storage_options)
+
+    # -- what it is ---------------------------------------------------------------------------
+
+    @property
+    def spaces(self) -> Mapping[str, Space]:
+        """The collection's spaces by name."""
+        return MappingProxyType(self._spaces)
+
+    @property
+    def version(self) -> int:
+        """Version of the images that this handle reads."""
+        return self._images.version
+
+    def refresh(self) -> bool:
+        """See what other processes committed; True if the images changed.
+
+        Costs one look at the latest version's number where nothing changed.
+        """
+        changed = self._images.refresh()
+        if changed and self._tables.manifest.refresh():
+            self._spaces = opening.heal(self._tables)
+        return changed
+
+    def space(self, name: str) -> Space:
+        """The space called ``name``.
+
+        Raises:
+            UnknownSpace: naming those that there are.
+        """
+        if name not in self._spaces:
+            there = ", ".join(self._spaces) or "none yet"
+            raise UnknownSpace(f"no space {name!r} in {self.uri}; it has: {there}")
+        return self._spaces[name]
+
+    def columns(self) -> pa.Schema:
+        """The columns that a filter may use."""
+        return filters.filterable(self._images.snapshot.schema)
+
+    def vector_column(self, space: str) -> str:
+        """Column that holds the vectors of ``space``; it takes null for "not embedded yet".
+
+        Raises:
+            UnknownSpace: if there is no such space.
+        """
+        return schema.vector_column(self.space(space).name)
+
+    def add_space(self, space: Space) -> None:
+        """Add a space with no vectors yet; nothing if it is there.
+
+        Raises:
+            SpaceMismatch: if the name belongs to vectors of another identity.
+            CollectionError: if its column would be another space's.
+        """
+        others = [s for s in self._spaces.values() if s.name != space.name]
+        opening.check_columns([*others, space])
+        if space.name not in self._spaces:
+            self._tables.manifest.add_space(space)
+            self._spaces = opening.heal(self._tables)
+        there = self._spaces[space.name]
+        if there.identity != space.identity or there.dtype != space.dtype:
+            raise SpaceMismatch(
+                f"space {space.name!r} of {self.uri} was made by {_identity(there)}, not by "
+                f"{_identity(space)}; use that encoder, or a new collection for this one"
+            )
+
+    def add_columns(self, fields: pa.Schema) -> None:
+        """Add columns of user metadata, null for now; nothing for those that are there.
+
+        Args:
+            fields: of type bool, int64, double, string or timestamp[us].
+
+        Raises:
+            CollectionError: for a system column's name, or a column of another type.
+        """
+        existing = self._images.snapshot.schema
+        if len(new := schema.check_user_fields(fields, existing)):
+            self._images.add_columns(new)
+            schema.check_user_fields(fields, self._images.snapshot.schema)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def upsert(self, rows: pa.Table) -> None:
+        """Insert whole rows, or replace those of the same ``image_id``, in one commit.
+
+        Nullable columns that ``rows`` lacks become null, in replaced rows too; :meth:`update`
+        keeps them.
+
+        Raises:
+            CollectionError: if a column or a vector does not fit; nothing is written then.
+        """
+        if len(rows):
+            whole = self._conform(rows, whole=True)
+            self._images.upsert(whole, "image_id")
+
+    def update(self, rows: pa.Table) -> int:
+        """Set some columns of existing rows in one commit; ids that are not there are passed over.
+
+        Returns:
+            How many rows were found.
+
+        Raises:
+            CollectionError: as :meth:`upsert`.
+        """
+        if len(rows) == 0:
+            return 0
+        return self._images.update(self._conform(rows, whole=False), "image_id")
+
+    def delete(self, ids: ArrayLike) -> int:
+        """Delete images in one commit; how many there were."""
+        import pyarrow as pa
+
+        wanted = np.unique(_as_ids(ids))
+        if len(wanted) == 0:
+            return 0
+        keys = pa.table([pa.array(wanted)], schema=pa.schema([schema.images().field("image_id")]))
+        return self._images.delete(keys, "image_id")
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def count(self, where: str | None = None) -> int:
+        """How many images there are, or how many ``where`` is true for."""
+        dataset = self._images.snapshot
+        return int(dataset.count_rows(_sql(where, dataset)))
+
+    def known(self) -> pa.Table:
+        """What an ingestion compares with: one row an image, in no order.
+
+        Returns:
+            ``image_id``, ``uri``, ``content_hash``, ``size_bytes``, ``mtime_ns``, and for each
+            space a bool column ``embedded:NAME``. Vectors are not read.
+        """
+        import pyarrow.compute as pc
+
+        flags = {name: schema.embedded_column(name) for name in self._spaces}
+        rows = self._images.snapshot.to_table(columns=[*_KNOWN, *flags.values()])
+        for name, column in flags.items():
+            rows = rows.append_column(f"embedded:{name}", pc.fill_null(rows[column], False))
+        return rows.drop_columns(list(flags.values()))
+
+    def ids(self, where: str | None = None) -> NDArray[np.int64]:
+        """Sorted ids of all images, or of those that the filter ``where`` is true for.
+
+        Raises:
+            FilterError: if ``where`` does not parse or fit the columns.
+        """
+        dataset = self._images.snapshot
+        rows = dataset.to_table(columns=["image_id"], filter=_sql(where, dataset))
+        return np.sort(rows["image_id"].to_numpy())
+
+    def rows(self, ids: ArrayLike, columns: Sequence[str]) -> pa.Table:
+        """The given columns for ``ids``, in the order asked.
+
+        Raises:
+            QueryError: for an unknown id or column.
+        """
+        dataset = self._images.snapshot
+        for name in columns:
+            if name not in dataset.schema.names:
+                raise QueryError(f"no column {name!r} in {self.uri}")
+        found = self._row_ids.take(dataset, _as_ids(ids), list(columns))
+        return found.select(list(columns))
+
+    def records(self, ids: ArrayLike) -> list[ImageRecord]:
+        """What is known of ``ids``, in the order asked.
+
+        Raises:
+            QueryError: naming an unknown id.
+        """
+        dataset = self._images.snapshot
+        columns = records.columns(dataset.schema)
+        return records.from_rows(self._row_ids.take(dataset, _as_ids(ids), columns))
+
+    def find_uri(self, uri: str) -> int | None:
+        """Id of the image at ``uri``, or None."""
+        found = self._find("uri", uri)
+        return found[0] if found else None
+
+    def find_hash(self, content_hash: str) -> list[int]:
+        """Ids of the images with these bytes, ascending."""
+        return self._find("content_hash", content_hash)
+
+    def thumbnails(self, ids: ArrayLike) -> dict[int, bytes]:
+        """Thumbnails (WebP) by id; ids without one are left out.
+
+        Raises:
+            QueryError: naming an unknown id.
+        """
+        rows = self._row_ids.take(self._images.snapshot, _as_ids(ids), ["thumbnail"])
+        pairs = zip(rows["image_id"].to_pylist(), rows["thumbnail"].to_pylist(), strict=True)
+        return {image_id: data for image_id, data in pairs if data is not None}
+
+    def vectors(
+        self, space: str, *, block_rows: int = 65536
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """All vectors of a space, in blocks, in no order; all of one version.
+
+        Args:
+            space: name of the space.
+            block_rows: most rows a block has; a block is held in memory while it is used.
+
+        Yields:
+            ids int64 ``[m]`` and vectors ``[m, dim]`` in the space's dtype, read-only.
+
+        Raises:
+            UnknownSpace: if there is no such space.
+        """
+        column, dim = self.vector_column(space), self._spaces[space].dim
+        scanner = self._images.snapshot.scanner(columns=["image_id", column], batch_size=block_rows)
+        return _blocks(scanner, dim)
+
+    def vectors_of(self, space: str, ids: ArrayLike) -> NDArray[np.float32]:
+        """float32 ``[n, dim]``: the vectors of ``ids``, in the order asked.
+
+        Raises:
+            UnknownSpace: if there is no such space.
+            QueryError: naming an id that is unknown or has no vector in the space.
+        """
+        column, wanted = self.vector_column(space), _as_ids(ids)
+        found = self._row_ids.take(self._images.snapshot, wanted, [column])[column]
+        if found.null_count:
+            missing = wanted[found.is_null().to_numpy()][0]
+            raise QueryError(f"image {missing} has no vector in space {space!r} yet")
+        flat = found.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return np.array(flat, dtype=np.float32).reshape(len(wanted), self._spaces[space].dim)
+
+    # -- failures -----------------------------------------------------------------------------
+
+    def failures(self) -> pa.Table:
+        """Everything that could not be brought in, one row a uri, as of now."""
+        self._tables.failures.refresh()
+        return self._tables.failures.snapshot.to_table()
+
+    def record_failures(self, rows: pa.Table) -> None:
+        """Remember failures by uri; one that is known with the same facts is not written again.
+
+        Raises:
+            CollectionError: if a column does not fit.
+        """
+        rows = records.conform_failures(rows)
+        known = {row["uri"]: row for row in self.failures().to_pylist()}
+        fresh = [
+            any(known.get(row["uri"], {}).get(f, self) != row[f] for f in _FAILURE_FACTS)
+            for row in rows.to_pylist()
+        ]
+        if any(fresh):
+            self._tables.failures.upsert(rows.filter(fresh), "uri")
+
+    def clear_failures(self, uris: Sequence[str]) -> int:
+        """Forget the failures of ``uris``; how many there were."""
+        import pyarrow as pa
+
+        there = set(self.failures()["uri"].to_pylist())
+        gone = sorted(there.intersection(uris))
+        if not gone:
+            return 0
+        keys = pa.table([pa.array(gone)], schema=pa.schema([schema.failures().field("uri")]))
+        return self._tables.failures.delete(keys, "uri")
+
+    # -- upkeep -------------------------------------------------------------------------------
+
+    def optimize(self) -> None:
+        """Compact files and bring scalar indexes up to date; nothing where nothing is due."""
+        maintenance.optimize(self._images)
+
+    def purge(self) -> None:
+        """Remove every trace of rows that were deleted or replaced: old versions and files too.
+
+        Other processes must not write meanwhile: their unfinished files would go as well.
+        """
+        for table in (self._images, self._tables.failures):
+            maintenance.purge(table)
+
+    def stats(self) -> dict[str, Any]:
+        """Rows, versions, fragments and indexes by table; ``size_bytes`` for a local collection."""
+        self._tables.failures.refresh()
+        return maintenance.stats(
+            self.uri, {"images": self._images, "failures": self._tables.failures}
+        )
+
+    def _conform(self, rows: pa.Table, *, whole: bool) -> pa.Table:
+        there = self._images.snapshot.schema
+        return schema.conform(rows, there, self._spaces.values(), whole=whole)
+
+    def _find(self, column: str, value: str) -> list[int]:
+        rows = self._images.snapshot.to_table(
+            columns=["image_id"], filter=f"{column} = {filters.quote_text(value)}"
+        )
+        return sorted(rows["image_id"].to_pylist())
+
+
+def _sql(where: str | None, dataset: Any) -> str | None:
+    return None if where is None else filters.compile_filter(where, dataset.schema)
+
+
+def _as_ids(ids: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(ids).reshape(-1)
+    if array.size and array.dtype.kind not in "iu":
+        raise QueryError(f"image ids are whole numbers, not {array.dtype}")
+    return array.astype(np.int64)
+
+
+def _blocks(scanner: Any, dim: int) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    for batch in scanner.to_batches():
+        ids, vectors = batch.column(0), batch.column(1)
+        if vectors.null_count:
+            present = vectors.is_valid()
+            ids, vectors = ids.filter(present), vectors.filter(present)
+        if len(ids):
+            yield ids.to_numpy(), vectors.flatten().to_numpy().reshape(len(ids), dim)
+
+
+def _identity(space: Space) -> str:
+    return (
+        f"{space.encoder} (weights {space.weights_hash[:12]}, preprocessing "
+        f"{space.preprocess_hash[:12]}, pooling {space.pooling}, {space.dim} × {space.dtype})"
+    )

@@ -1,0 +1,159 @@
+"""One Lance table: a snapshot for reading, atomic commits for writing."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from retrieval.errors import CollectionError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+_ATTEMPTS = 12
+_RETRIES = 40
+_RETRY_TIMEOUT = timedelta(seconds=120)
+
+
+class Table:
+    """A handle that reads one version until :meth:`refresh` or a write of its own.
+
+    ``snapshot`` is never changed in place: a thread that took it keeps reading what it took.
+    """
+
+    def __init__(self, snapshot: Any, storage_options: Mapping[str, str] | None) -> None:
+        """Wrap an open ``lance.LanceDataset``."""
+        self.snapshot = snapshot
+        self._storage_options = dict(storage_options) if storage_options else None
+
+    @classmethod
+    def open(cls, uri: str, storage_options: Mapping[str, str] | None = None) -> Table | None:
+        """The table at ``uri``, or None where there is none.
+
+        Raises:
+            CollectionError: if the place cannot be read.
+        """
+        import lance
+
+        options = dict(storage_options) if storage_options else None
+        try:
+            return cls(lance.dataset(uri, storage_options=options), options)
+        except (OSError, ValueError, RuntimeError) as error:
+            if "was not found" in str(error) or "Not found" in str(error):
+                return None
+            raise CollectionError(f"{uri} cannot be read: {error}") from error
+
+    @classmethod
+    def create(
+        cls, uri: str, rows: pa.Table, storage_options: Mapping[str, str] | None = None
+    ) -> Table | None:
+        """Write ``rows`` as a new table at ``uri``; None if another process was faster."""
+        import lance
+
+        options = dict(storage_options) if storage_options else None
+        try:
+            made = lance.write_dataset(
+                rows, uri, mode="create", storage_options=options, enable_stable_row_ids=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            if cls.open(uri, options) is not None:
+                return None
+            raise CollectionError(f"{uri} cannot be written: {error}") from error
+        return cls(made, options)
+
+    @property
+    def version(self) -> int:
+        """Version that this handle reads."""
+        return int(self.snapshot.version)
+
+    def refresh(self) -> bool:
+        """See the latest commit; True if it is another than before."""
+        try:
+            if self.snapshot.latest_version == self.snapshot.version:
+                return False
+            self.snapshot = self._latest()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CollectionError(f"{self.snapshot.uri} cannot be read: {error}") from error
+        return True
+
+    def upsert(self, rows: pa.Table, key: str) -> None:
+        """Insert ``rows`` or replace those of the same ``key``, in one commit."""
+        self.commit(lambda ds: _patient(ds, key).when_not_matched_insert_all().execute(rows))
+
+    def insert(self, rows: pa.Table, key: str) -> int:
+        """Insert those ``rows`` whose ``key`` is new, in one commit; how many they were."""
+
+        def run(ds: Any) -> Any:
+            builder = ds.merge_insert(key).when_not_matched_insert_all()
+            return builder.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIMEOUT).execute(rows)
+
+        return int(self.commit(run)["num_inserted_rows"])
+
+    def update(self, rows: pa.Table, key: str) -> int:
+        """Set the given columns of existing rows, in one commit; how many were found."""
+        return int(self.commit(lambda ds: _patient(ds, key).execute(rows))["num_updated_rows"])
+
+    def delete(self, keys: pa.Table, key: str) -> int:
+        """Delete rows by ``key``, in one commit; how many there were."""
+
+        def run(ds: Any) -> Any:
+            builder = ds.merge_insert(key).when_matched_delete()
+            return builder.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIMEOUT).execute(keys)
+
+        return int(self.commit(run)["num_deleted_rows"])
+
+    def add_columns(self, fields: pa.Schema) -> bool:
+        """Add null columns that are not there yet; False if all were."""
+        import pyarrow as pa
+
+        def run(ds: Any) -> bool:
+            missing = [field for field in fields if field.name not in ds.schema.names]
+            if missing:
+                ds.add_columns(pa.schema(missing))
+            return bool(missing)
+
+        return self.commit(run)
+
+    def commit(self, write: Callable[[Any], T]) -> T:
+        """Run ``write`` on the latest version, again if another writer came between.
+
+        Raises:
+            CollectionError: if the write fails or loses against other writers too often.
+        """
+        from lance.commit import CommitConflictError
+
+        for attempt in range(_ATTEMPTS):
+            try:
+                latest = self._latest()
+                result = write(latest)
+            except CommitConflictError as error:
+                conflict = error
+                time.sleep(random.uniform(0, min(0.02 * 2**attempt, 1.0)))
+                continue
+            except (OSError, ValueError, RuntimeError) as error:
+                raise CollectionError(f"writing to {self.snapshot.uri} failed: {error}") from error
+            self.snapshot = latest
+            return result
+        raise CollectionError(
+            f"gave up writing to {self.snapshot.uri}: other writers kept coming first; "
+            "try again when they are done"
+        ) from conflict
+
+    def _latest(self) -> Any:
+        import lance
+
+        return lance.dataset(
+            self.snapshot.uri,
+            storage_options=self._storage_options,
+            session=self.snapshot.session(),
+        )
+
+
+def _patient(dataset: Any, key: str) -> Any:
+    """A merge by ``key`` that waits out other writers."""
+    builder = dataset.merge_insert(key).when_matched_update_all()
+    return builder.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIMEOUT)
