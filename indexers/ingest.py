@@ -39,6 +39,7 @@ def ingest(
     exclude: Sequence[str] = (),
     workers: int | None = None,
     batch_size: int = 16,
+    commit_rows: int = 2048,
     prune: bool = False,
     dry_run: bool = False,
     watch: Watch | None = None,
@@ -60,6 +61,8 @@ def ingest(
         exclude: globs of files and folders to leave out.
         workers: threads; by default one for every core this process may use.
         batch_size: pictures that go through an encoder together.
+        commit_rows: images that are written, and so become searchable, together; fewer are if ten
+            seconds have passed.
         prune: take images out whose file below ``source`` is gone.
         dry_run: read and compare, write nothing.
         watch: called now and then with the report so far.
@@ -85,7 +88,7 @@ def ingest(
     facts = labels_from(labels) if isinstance(labels, str) else labels
     target = collection_for(collection, encoders, dry_run=dry_run)
     report = IngestReport(dry_run=dry_run)
-    run = _Run(sources, target, encoders_for(target, encoders), facts, report, watch)
+    run = _Run(sources, target, encoders_for(target, encoders), facts, report, watch, commit_rows)
     with stoppable(stop) as wish:
         run.work(workers or _cores(), max(1, batch_size), wish)
         report.interrupted = wish.is_set()
@@ -109,17 +112,18 @@ class _Run:
         labels: Labels | None,
         report: IngestReport,
         watch: Watch | None,
+        commit_rows: int,
     ) -> None:
         self.sources = sources
-        self.store: Store | None = collection.store if collection else None
+        self.store: Store | None = collection.store if collection is not None else None
         self.labels = labels
         self.report = report
         self.watch = watch
         writes = None if report.dry_run else self.store
         if writes is not None and labels is not None and labels.columns:
             writes.add_columns(_schema(labels.columns))
-        self.known = KnownImages.of(self.store) if self.store else KnownImages()
-        self.writer = Writer(writes, self.known, labels, report)
+        self.known = KnownImages.of(self.store) if self.store is not None else KnownImages()
+        self.writer = Writer(writes, self.known, labels, report, commit_rows)
         self.seen: set[str] = set()
         self._stored_labels = _stored_labels(self.store, labels)
         self._prepare = Preparer(
@@ -225,7 +229,7 @@ def _stored_labels(store: Store | None, labels: Labels | None) -> dict[int, dict
     """What the collection holds of the facts that ``labels`` would set, by image id."""
     if store is None or labels is None:
         return {}
-    have = set(store.schema.names)
+    have = set(store.columns().names)
     names = [name for name in ("label", "split", "tags", *labels.columns) if name in have]
     table = store.rows(store.ids(), ["image_id", *names])
     return {row.pop("image_id"): row for row in table.to_pylist()}

@@ -108,5 +108,5 @@ def _rows(store: Store) -> Iterator[Known]:
                 content_hash=columns["content_hash"][row],
                 size_bytes=columns["size_bytes"][row],
                 mtime_ns=columns["mtime_ns"][row],
-                missing=tuple(name for name in names if not columns[name][row]),
+                missing=tuple(name for name in names if not columns[f"embedded:{name}"][row]),
             )

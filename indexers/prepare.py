@@ -20,9 +20,6 @@ from retrieval.encoders import Encoder, encode_spaces
 from retrieval.errors import ImageError
 from retrieval.images import content_hash, decode, thumbnail
 
-_PIXELS_HELD = 64_000_000
-"""Decoded pixels a worker holds before it encodes what it has, however few pictures that is."""
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -91,12 +88,23 @@ class Preparer:
         known: KnownImages,
         *,
         max_pixels: int,
+        held_pixels: int = 64_000_000,
         dry_run: bool = False,
     ) -> None:
-        """Prepare files for these ``encoders``; a dry run stops after the hash."""
+        """Prepare files for these ``encoders``.
+
+        Args:
+            encoders: those of the collection's spaces.
+            known: what the collection holds; never changed here.
+            max_pixels: larger pictures are refused.
+            held_pixels: decoded pixels that a thread holds before it encodes what it has, however
+                few pictures that is.
+            dry_run: stop after the hash.
+        """
         self._encoders = {encoder.spec.name: encoder for encoder in encoders}
         self._known = known
         self._max_pixels = max_pixels
+        self._held_pixels = held_pixels
         self._min_side = max((e.spec.preprocess.size for e in encoders), default=None)
         self._dry_run = dry_run
 
@@ -111,7 +119,7 @@ class Preparer:
             if isinstance(outcome, Prepared) and outcome.image is not None:
                 waiting.append(outcome)
                 pixels += outcome.image.width * outcome.image.height
-                if pixels >= _PIXELS_HELD:
+                if pixels >= self._held_pixels:
                     self._encode(waiting, chunk)
                     waiting, pixels = [], 0
         self._encode(waiting, chunk)

@@ -16,23 +16,19 @@ if TYPE_CHECKING:
 
 
 def image_table(rows: Sequence[dict[str, Any]], store: Store) -> pa.Table:
-    """Rows that all set the same columns, in the types that ``store`` has.
+    """Rows that all set the same columns; the store casts them to its own types.
 
     ``vectors`` of a row is a mapping from space to ``[dim]``; every other key is a column.
     """
     import pyarrow as pa
 
     names = [name for name in rows[0] if name != "vectors"]
-    columns = {
-        name: pa.array([row.get(name) for row in rows], store.schema.field(name).type)
-        for name in names
-    }
+    columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
     for space in rows[0].get("vectors", ()):
-        name = store.vector_column(space)
-        kind = store.schema.field(name).type
-        matrix = np.stack([row["vectors"][space] for row in rows])
-        values = pa.array(matrix.astype(kind.value_type.to_pandas_dtype()).ravel())
-        columns[name] = pa.FixedSizeListArray.from_arrays(values, kind.list_size)
+        matrix = np.stack([row["vectors"][space] for row in rows]).astype(np.float32)
+        columns[store.vector_column(space)] = pa.FixedSizeListArray.from_arrays(
+            pa.array(matrix.ravel()), matrix.shape[1]
+        )
     return pa.table(columns)
 
 

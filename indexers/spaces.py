@@ -9,7 +9,6 @@ from retrieval import settings
 from retrieval.encoders import Encoder, load, space_of
 from retrieval.errors import CollectionNotFound
 from retrieval.query import Collection, open_collection
-from retrieval.query.spaces import check_identity
 
 
 def collection_for(
@@ -40,13 +39,11 @@ def encoders_for(
     if collection is None:
         names = extra if extra is not None else settings.load().encoders
         return [_loaded(each) for each in names]
-    objects = {e.spec.name: e for e in map(_loaded, extra or ())}
-    for name, encoder in objects.items():
-        if name in collection.spaces:
-            check_identity(collection.spaces[name], encoder)
-        else:
+    for encoder in map(_loaded, extra or ()):
+        if encoder.spec.name not in collection.spaces:
             collection.store.add_space(space_of(encoder))
-    return [objects.get(name) or collection.encoder(name) for name in collection.spaces]
+        collection.use(encoder)
+    return [collection.encoder(name) for name in collection.spaces]
 
 
 def _loaded(encoder: str | Encoder) -> Encoder:

@@ -16,7 +16,6 @@ from indexers.rows import failure_table, image_table
 from indexers.sources import FoundFile
 from retrieval.store import Store
 
-_COMMIT_ROWS = 2048
 _COMMIT_SECONDS = 10.0
 
 
@@ -28,9 +27,15 @@ class Writer:
     """
 
     def __init__(
-        self, store: Store | None, known: KnownImages, labels: Labels | None, report: IngestReport
+        self,
+        store: Store | None,
+        known: KnownImages,
+        labels: Labels | None,
+        report: IngestReport,
+        commit_rows: int,
     ) -> None:
         """Write to ``store`` (None for a dry run) and count into ``report``."""
+        self._commit_rows = commit_rows
         self._store = store
         self._known = known
         self._labels = labels
@@ -48,7 +53,7 @@ class Writer:
             self._report.cpu_seconds[stage] += seconds
         for outcome in chunk.outcomes:
             self._take(outcome)
-        full = len(self._inserts) + len(self._updates) + len(self._copies) >= _COMMIT_ROWS
+        full = len(self._inserts) + len(self._updates) + len(self._copies) >= self._commit_rows
         if full or time.monotonic() - self._last_commit >= _COMMIT_SECONDS:
             self.commit()
 

@@ -14,8 +14,11 @@ _TIE = 1e-5
 
 def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
     """What a collection holds; see :meth:`Collection.status`."""
+    import pyarrow.compute as pc
+
     store = collection.store
     store.refresh()
+    known = store.known()
     facts: dict[str, Any] = {
         "uri": store.uri,
         "images": store.count(),
@@ -32,7 +35,7 @@ def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
                 "weights_hash": space.weights_hash,
                 "preprocess_hash": space.preprocess_hash,
                 "pooling": space.pooling,
-                "vectors": store.count_vectors(space.name),
+                "vectors": pc.sum(known[f"embedded:{space.name}"]).as_py() or 0,
                 "index": "exact scan, always fresh",
             }
             for space in store.spaces.values()

@@ -13,7 +13,7 @@ from retrieval.encoders import Encoder
 from retrieval.errors import QueryError
 from retrieval.images import ImageInput
 from retrieval.query import checks
-from retrieval.query.spaces import choose_space, encoder_of
+from retrieval.query.spaces import check_identity, choose_space, encoder_of
 from retrieval.query.terms import NEGATIVE_WEIGHT, Term, compose
 from retrieval.store import Store
 from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors, Space
@@ -177,6 +177,17 @@ class Collection:
             if space not in self._encoders:
                 self._encoders[space] = encoder_of(choose_space(self.spaces, (), space))
             return self._encoders[space]
+
+    def use(self, encoder: Encoder) -> None:
+        """Search the space of ``encoder`` with this object, as for an encoder of your own.
+
+        Raises:
+            UnknownSpace: if the collection has no space of the encoder's name.
+            SpaceMismatch: if the space was made by another identity.
+        """
+        with self._lock:
+            check_identity(choose_space(self.spaces, (), encoder.spec.name), encoder)
+            self._encoders[encoder.spec.name] = encoder
 
     def _scan(self, space: str) -> Iterable[Block]:
         """The space's blocks: kept in memory while they are few, else read again every time."""

@@ -24,8 +24,9 @@ def open_collection(
     Args:
         path: directory or object-store URI.
         create: make the collection if there is none.
-        encoders: names (or objects) of the encoders of a *new* collection; by default those of
-            the settings, which are the pocket pair. An existing collection keeps its own.
+        encoders: names or objects: the encoders of a *new* collection, by default those of the
+            settings, which are the pocket pair. An existing collection keeps its spaces; objects
+            (encoders of your own) serve the spaces of their name.
         storage_options: credentials and endpoint of an object store.
 
     Raises:
@@ -35,10 +36,14 @@ def open_collection(
     uri = os.fspath(path)
     options = dict(storage_options) if storage_options else None
     try:
-        return Collection(Store.open(uri, storage_options=options))
+        collection = Collection(Store.open(uri, storage_options=options))
     except CollectionNotFound:
         if not create:
             raise
-    names = encoders if encoders is not None else settings.load().encoders
-    spaces = [space_of(load(each) if isinstance(each, str) else each) for each in names]
-    return Collection(Store.create(uri, spaces, storage_options=options))
+        names = encoders if encoders is not None else settings.load().encoders
+        spaces = [space_of(load(each) if isinstance(each, str) else each) for each in names]
+        collection = Collection(Store.create(uri, spaces, storage_options=options))
+    for each in encoders or ():
+        if not isinstance(each, str) and each.spec.name in collection.spaces:
+            collection.use(each)
+    return collection
