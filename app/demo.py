@@ -11,7 +11,11 @@ from PIL import Image
 
 from retrieval.errors import InstallError
 
-_SKIMAGE = ("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "motorcycle_right.png", "page.png", "retina.jpg", "rocket.jpg")
+_SKIMAGE = (
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png"),
+    *("coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png"),
+    *("motorcycle_left.png", "motorcycle_right.png", "page.png", "retina.jpg", "rocket.jpg"),
+)
 _SKLEARN = ("china.jpg", "flower.jpg")
 _COPIED = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket", "china", "flower")
 

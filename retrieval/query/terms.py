@@ -87,14 +87,14 @@ def _vector(term: Term, space: Space, encoder: Encoder | None, store: Store) -> 
     if term.vector is not None:
         return _checked(np.asarray(term.vector), space)
     if term.image_id is not None:
-        return store.vectors_of(space.name, [term.image_id])[0]
+        return np.asarray(store.vectors_of(space.name, [term.image_id])[0])
     if encoder is None:
         raise QueryError(f"space {space.name!r} needs its encoder for text and images")
     if term.image is not None:
-        return encoder.encode_images([load(term.image)])[0]
+        return np.asarray(encoder.encode_images([load(term.image)])[0])
     if not isinstance(encoder, TextEncoder):
         raise ModalityError(f"space {space.name!r} holds no text: search a language-aligned space")
-    return encoder.encode_texts([str(term.text)])[0]
+    return np.asarray(encoder.encode_texts([str(term.text)])[0])
 
 
 def _checked(vector: NDArray[Any], space: Space) -> NDArray[Any]:

@@ -143,7 +143,8 @@ def test_delete_needs_a_choice_and_takes_only_that(photos, tmp_path):
     assert json.loads(out)["removed"] == 1
     some = retrieval.open(path).search("x", k=1)[0].image.image_id
     assert "1 removed, purged, 10 left" in run("delete", "-c", path, "--id", some, "--purge", "-y")
-    asked = CliRunner().invoke(app, ["delete", "-c", str(path), "--where", "width > 0"], input="n\n")
+    command = ["delete", "-c", str(path), "--where", "width > 0"]
+    asked = CliRunner().invoke(app, command, input="n\n")
     assert asked.exit_code == 1 and len(retrieval.open(path)) == 10
 
 
