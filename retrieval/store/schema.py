@@ -197,14 +197,19 @@ def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
 def _json_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
-    texts = column.to_pylist()
-    for text in texts:
-        try:
-            if text is not None and not isinstance(json.loads(text), dict):
-                raise CollectionError(f"metadata must be a JSON object, not {text[:80]!r}")
-        except (TypeError, ValueError) as error:
-            raise CollectionError(f"metadata is not JSON: {str(text)[:80]!r}") from error
+    texts = [None if text is None else _json_text(text) for text in column.to_pylist()]
     return pa.ExtensionArray.from_storage(kind, pa.array(texts, pa.string()))
+
+
+def _json_text(text: str) -> str:
+    """``text`` written anew, since the engine refuses a key that occurs twice."""
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CollectionError(f"metadata is not JSON: {str(text)[:80]!r}") from error
+    if not isinstance(value, dict):
+        raise CollectionError(f"metadata must be a JSON object, not {text[:80]!r}")
+    return json.dumps(value)
 
 
 def _with_vectors(rows: pa.Table, space: Space) -> pa.Table:

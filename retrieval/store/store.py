@@ -100,14 +100,14 @@ class Store:
         return self._images.version
 
     def refresh(self) -> bool:
-        """See what other processes committed; True if the images changed.
+        """See what other processes committed; True if there was something.
 
-        Costs one look at the latest version's number where nothing changed.
+        Costs two looks for a newer version where there is none.
         """
-        changed = self._images.refresh()
-        if changed and self._tables.manifest.refresh():
+        changed = [self._images.refresh(), self._tables.manifest.refresh()]
+        if any(changed):
             self._spaces = opening.heal(self._tables)
-        return changed
+        return any(changed)
 
     def space(self, name: str) -> Space:
         """The space called ``name``.
@@ -327,7 +327,7 @@ class Store:
         rows = records.conform_failures(rows)
         known = {row["uri"]: row for row in self.failures().to_pylist()}
         fresh = [
-            any(known.get(row["uri"], {}).get(f, self) != row[f] for f in _FAILURE_FACTS)
+            row["uri"] not in known or any(known[row["uri"]][f] != row[f] for f in _FAILURE_FACTS)
             for row in rows.to_pylist()
         ]
         if any(fresh):

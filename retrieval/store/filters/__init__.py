@@ -11,7 +11,7 @@ A filter is text such as ``label = 'Shoes' and (width >= 640 or tags has 'new')`
   ``1.5e3``, ``true``, ``false``; times are text, as ``captured_at >= '2024-05-31'``;
 - a column with an odd name goes in double quotes: ``"shutter speed" > 0.1``;
 - ``metadata.make = 'Canon'`` looks into JSON; its values are compared as the value on the right is:
-  as text, as a number, or as true and false.
+  as text, as a number, or as true and false; an array or object as its JSON text.
 
 Null means unknown, as in SQL: ``label != 'Shoes'`` is not true for an image without a label. NaN
 counts as larger than every number.

@@ -210,7 +210,7 @@ class _Writer:
             return quoted
         for key in column.path[:-1]:
             quoted = f"json_get({quoted}, {quote_text(key)})"
-        return f"json_get_string({quoted}, {quote_text(column.path[-1])})"
+        return _json_text(quoted, quote_text(column.path[-1]))
 
     def _kind(self, column: Column) -> str:
         if column.name not in self._schema.names:
@@ -234,6 +234,17 @@ class _Writer:
         return problem(message, self._text, at)
 
 
+def _json_text(column: str, key: str) -> str:
+    """The value of ``key`` as text; an array or object as its JSON.
+
+    ``json_get_string`` fails on arrays and objects, and with it the whole query; ``coalesce`` keeps
+    them from it.
+    """
+    json = f"json_extract(json_get({column}, {key}), '$')"
+    composite = f"nullif(regexp_replace({json}, '^[^\\[{{].*$', '', 's'), '')"
+    return f"coalesce({composite}, json_get_string({column}, {key}))"
+
+
 def _literal_kind(value: object) -> str:
     if isinstance(value, bool):
         return "true or false"
@@ -241,4 +252,4 @@ def _literal_kind(value: object) -> str:
 
 
 def _number(value: int | float) -> str:
-    return repr(value)
+    return repr(value + 0)  # the engine tells -0.0 from 0.0
