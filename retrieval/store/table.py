@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _ATTEMPTS = 12
+_PAUSE_S = 0.02
 _RETRIES = 40
 _RETRY_TIMEOUT = timedelta(seconds=120)
 
@@ -132,7 +133,7 @@ class Table:
                 result = write(latest)
             except CommitConflictError as error:
                 conflict = error
-                time.sleep(random.uniform(0, min(0.02 * 2**attempt, 1.0)))
+                time.sleep(random.uniform(0, min(_PAUSE_S * 2**attempt, 1.0)))
                 continue
             except (OSError, ValueError, RuntimeError) as error:
                 raise CollectionError(f"writing to {self.snapshot.uri} failed: {error}") from error
