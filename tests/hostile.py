@@ -1,6 +1,6 @@
 """Writes a folder of files that have broken image software before.
 
-``from hostile import make``; :func:`make` says of each file what must become of it.
+``from tests.hostile import make``; :func:`make` says of each file what must become of it.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from hostile import exif_bytes, heic_bytes, pack, photo
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval.errors import ImageError
 from retrieval.images import decode, thumbnail
+from tests.hostile import exif_bytes, heic_bytes, pack, photo
 
 KINDS = {"empty", "not-an-image", "unsupported", "too-large", "truncated", "corrupt"}
 FUZZ = settings(

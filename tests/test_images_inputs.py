@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import exif_bytes, pack, photo
 from PIL import Image
 
 from retrieval.errors import ImageError, QueryError
 from retrieval.images import load, thumbnail
+from tests.hostile import exif_bytes, pack, photo
 
 
 def same(image: Image.Image, expected: Image.Image) -> bool:

@@ -22,7 +22,7 @@ from PIL import (
 )
 
 from retrieval.errors import ImageError
-from retrieval.images import exif
+from retrieval.images.exif import read_camera
 from retrieval.images.formats import is_cut_short, refused_format, sniff
 from retrieval.images.pixels import to_rgb
 from retrieval.settings import DEFAULT_MAX_PIXELS
@@ -85,9 +85,12 @@ def decode(
 
     Args:
         data: the whole file.
-        min_side: length, pixels, to which the shorter side will be resized later. A JPEG is then
-            decoded at 1/2, 1/4 or 1/8 scale where that leaves twice this length on the shorter
-            side and enough for a thumbnail: embeddings keep a cosine of 0.9999 to the full scale.
+        min_side: allows a reduced scale, for encoders that tolerate it: the side of their input,
+            pixels. A JPEG is then decoded at 1/2, 1/4 or 1/8 where that leaves twice this length
+            on the shorter side, enough for a thumbnail, and no fraction of a pixel. Two to four
+            times as fast on large photos and the same to the eye, but not the same pixels: the
+            pocket encoders lose up to 1e-3 of cosine and do not tolerate it
+            (``benchmarks/decode.py``). None gives exactly the pixels of plain Pillow.
         max_pixels: a picture that declares more is refused before it is decoded.
 
     Raises:
@@ -103,7 +106,7 @@ def decode(
         if min_side is not None and name == "JPEG":
             _reduce_scale(file, min_side)
         file.load()
-        camera = exif.read(file)
+        camera = read_camera(file)
         image = camera.turn(to_rgb(file))
     except ImageError:
         raise
@@ -156,7 +159,9 @@ def _reduce_scale(file: ImageFile.ImageFile, min_side: int) -> None:
     """Have libjpeg leave out the frequencies that the later resize would throw away."""
     short, long = sorted(file.size)
     for scale in (8, 4, 2):
-        if short >= scale * 2 * min_side and long >= scale * _SIDE_FOR_THUMBNAIL:
+        # A remainder would be rounded up to a whole pixel and shift the picture against itself.
+        whole = short % scale == 0 and long % scale == 0
+        if whole and short >= scale * 2 * min_side and long >= scale * _SIDE_FOR_THUMBNAIL:
             file.draft(None, (file.width // scale, file.height // scale))
             return
 

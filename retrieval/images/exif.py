@@ -48,7 +48,7 @@ class CameraFacts:
         return size[::-1] if swaps else size
 
 
-def read(image: Image.Image) -> CameraFacts:
+def read_camera(image: Image.Image) -> CameraFacts:
     """Read the EXIF block of a loaded picture, as much of it as makes sense."""
     try:
         exif = image.getexif()

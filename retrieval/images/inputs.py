@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval.errors import ImageError, QueryError
-from retrieval.images import exif
 from retrieval.images.decoder import check_pixels, decode, silence_pillow
+from retrieval.images.exif import read_camera
 from retrieval.images.pixels import to_rgb
 from retrieval.settings import DEFAULT_MAX_PIXELS
 
@@ -66,7 +66,7 @@ def _from_pillow(image: Image.Image, max_pixels: int) -> Image.Image:
     silence_pillow()
     try:
         image.load()
-        upright = exif.read(image).turn(to_rgb(image))
+        upright = read_camera(image).turn(to_rgb(image))
     except Exception as error:  # a lazily opened file may fail in any way only now
         raise ImageError("corrupt", f"the query picture cannot be decoded: {error}") from error
     if upright is image:
