@@ -23,6 +23,7 @@ from retrieval import settings
 from retrieval.encoders import Encoder
 from retrieval.query import Collection
 from retrieval.store import Store
+from retrieval.types import VectorType
 from retrieval.uris import path_of
 
 Source = str | os.PathLike[str] | FolderSource
@@ -34,6 +35,7 @@ def ingest(
     collection: Collection | str | os.PathLike[str],
     *,
     encoders: Sequence[str | Encoder] | None = None,
+    dtype: VectorType = "float32",
     labels: str | Labels | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -56,6 +58,7 @@ def ingest(
         source: folder, image file, or several of them.
         collection: an open collection, or a path, where one is made if there is none.
         encoders: encoders of a new collection; for an existing one, encoders to add to it.
+        dtype: how a new collection, or an added space, stores vectors.
         labels: ``folder``, ``FILE.csv:COLUMN``, or an object with facts by path.
         include: globs; with any, a file must match one.
         exclude: globs of files and folders to leave out.
@@ -78,17 +81,13 @@ def ingest(
         IngestInterrupted: on SIGINT or SIGTERM, after committing what was done.
     """
     started = time.monotonic()
-    given = [source] if isinstance(source, str | os.PathLike | FolderSource) else list(source)
-    sources = [
-        each
-        if isinstance(each, FolderSource)
-        else FolderSource(each, include=include, exclude=exclude)
-        for each in given
-    ]
+    sources = _sources(source, include, exclude)
     facts = labels_from(labels) if isinstance(labels, str) else labels
-    target = collection_for(collection, encoders, dry_run=dry_run)
+    target = collection_for(collection, encoders, dtype, dry_run=dry_run)
     report = IngestReport(dry_run=dry_run)
-    run = _Run(sources, target, encoders_for(target, encoders), facts, report, watch, commit_rows)
+    run = _Run(
+        sources, target, encoders_for(target, encoders, dtype), facts, report, watch, commit_rows
+    )
     with stoppable(stop) as wish:
         run.work(workers or _cores(), max(1, batch_size), wish)
         report.interrupted = wish.is_set()
@@ -210,6 +209,18 @@ class _Run:
     def _covers(self, uri: str) -> bool:
         path = path_of(uri)
         return path is not None and any(source.covers(path) for source in self.sources)
+
+
+def _sources(
+    source: Source | Sequence[Source], include: Sequence[str], exclude: Sequence[str]
+) -> list[FolderSource]:
+    given = [source] if isinstance(source, str | os.PathLike | FolderSource) else source
+    return [
+        each
+        if isinstance(each, FolderSource)
+        else FolderSource(each, include=include, exclude=exclude)
+        for each in given
+    ]
 
 
 def _cores() -> int:

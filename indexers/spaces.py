@@ -9,11 +9,13 @@ from retrieval import settings
 from retrieval.encoders import Encoder, load, space_of
 from retrieval.errors import CollectionNotFound
 from retrieval.query import Collection, open_collection
+from retrieval.types import VectorType
 
 
 def collection_for(
     collection: Collection | str | os.PathLike[str],
     encoders: Sequence[str | Encoder] | None,
+    dtype: VectorType,
     *,
     dry_run: bool,
 ) -> Collection | None:
@@ -21,7 +23,7 @@ def collection_for(
     if isinstance(collection, Collection):
         return collection
     try:
-        return open_collection(collection, create=not dry_run, encoders=encoders)
+        return open_collection(collection, create=not dry_run, encoders=encoders, dtype=dtype)
     except CollectionNotFound:
         if dry_run:
             return None
@@ -29,7 +31,7 @@ def collection_for(
 
 
 def encoders_for(
-    collection: Collection | None, extra: Sequence[str | Encoder] | None
+    collection: Collection | None, extra: Sequence[str | Encoder] | None, dtype: VectorType
 ) -> list[Encoder]:
     """The encoders of the collection's spaces, after adding spaces for ``extra`` ones.
 
@@ -41,7 +43,7 @@ def encoders_for(
         return [_loaded(each) for each in names]
     for encoder in map(_loaded, extra or ()):
         if encoder.spec.name not in collection.spaces:
-            collection.store.add_space(space_of(encoder))
+            collection.store.add_space(space_of(encoder, dtype))
         collection.use(encoder)
     return [collection.encoder(name) for name in collection.spaces]
 

@@ -18,6 +18,7 @@ Embeddings: TypeAlias = NDArray[np.float32]
 """float32 ``[n, dim]``, finite, every row of unit length."""
 
 Modality: TypeAlias = Literal["image", "text"]
+VectorType: TypeAlias = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Space:
     pooling: str
     dim: int
     modalities: tuple[Modality, ...]
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: VectorType = "float32"
     runtime: str = ""
     precision: str = "fp32"
 

@@ -28,7 +28,7 @@ def delete(
     Without --purge, older versions of the collection still hold the rows until they are cleaned
     up. --purge alone removes the traces of earlier deletions.
 
-    Example: [bold]retrieval delete -c photos.lance --where "split = 'test'"[/bold]
+    Example: `retrieval delete -c photos.lance --where "split = 'test'"`
     """
     import retrieval
     from retrieval.errors import QueryError

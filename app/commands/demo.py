@@ -26,7 +26,7 @@ def demo(
 
     Without IMAGES it takes the photos that scikit-image and scikit-learn carry.
 
-    Example: [bold]retrieval demo ~/Pictures[/bold]
+    Example: `retrieval demo ~/Pictures`
     """
     from app.demo import gather
 

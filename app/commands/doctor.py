@@ -18,7 +18,7 @@ def doctor(
 ) -> None:
     """Check the installation and, with -c, a collection; exits with 1 if something is broken.
 
-    Example: [bold]retrieval doctor -c photos.lance[/bold]
+    Example: `retrieval doctor -c photos.lance`
     """
     from app.diagnosis import diagnose
 

@@ -11,7 +11,7 @@ from app.output import console, print_columns, print_json
 def encoders(json: options.Json = False) -> None:
     """List the encoders, compare them, and say which to choose.
 
-    Example: [bold]retrieval index ~/Pictures -c photos.lance --encoder siglip2-base[/bold]
+    Example: `retrieval index ~/Pictures -c photos.lance --encoder siglip2-base`
     """
     from retrieval import settings
     from retrieval.encoders import specs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +22,9 @@ def index(
         list[str] | None,
         typer.Option(help="Encoder of a new collection, or one to add; see `retrieval encoders`."),
     ] = None,
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="How a new collection stores vectors.")
+    ] = "float32",
     labels: Annotated[
         str | None,
         typer.Option(metavar="folder|CSV:COLUMN", help="Labels: folder names, or a CSV's column."),
@@ -49,7 +52,7 @@ def index(
     Unchanged files are skipped, moved ones keep their vectors, bad ones are told by name. Run it
     again after an interruption: it goes on where it stopped.
 
-    Example: [bold]retrieval index ~/Pictures -c photos.lance[/bold]
+    Example: `retrieval index ~/Pictures -c photos.lance`
     """
     import sys
 
@@ -67,6 +70,7 @@ def index(
                 sources,
                 collection,
                 encoders=encoder or None,
+                dtype=dtype,
                 labels=labels,
                 workers=workers,
                 batch_size=batch_size,

@@ -36,7 +36,7 @@ def search(
 ) -> None:
     """Find images by words, by example, by id, or by a mix of them.
 
-    Example: [bold]retrieval search "a red car" -c photos.lance --not "a truck" -k 20[/bold]
+    Example: `retrieval search "a red car" -c photos.lance --not "a truck" -k 20`
     """
     import retrieval
     from retrieval import Term

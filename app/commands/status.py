@@ -20,7 +20,7 @@ def status(
 ) -> None:
     """Show what a collection holds: images, spaces, version, failures, disk use.
 
-    Example: [bold]retrieval status -c photos.lance --failures[/bold]
+    Example: `retrieval status -c photos.lance --failures`
     """
     import retrieval
 

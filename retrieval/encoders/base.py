@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.preprocess import Preprocess
-from retrieval.types import Embeddings, Modality, Space
+from retrieval.types import Embeddings, Modality, Space, VectorType
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,8 +143,8 @@ def encode_spaces(
     return out
 
 
-def space_of(encoder: Encoder) -> Space:
-    """The space that ``encoder`` makes in a collection."""
+def space_of(encoder: Encoder, dtype: VectorType = "float32") -> Space:
+    """The space that ``encoder`` makes in a collection that stores vectors as ``dtype``."""
     spec = encoder.spec
     return Space(
         name=spec.name,
@@ -154,6 +154,7 @@ def space_of(encoder: Encoder) -> Space:
         pooling=spec.pooling,
         dim=spec.dim,
         modalities=spec.modalities,
+        dtype=dtype,
         runtime=encoder.runtime,
     )
 

@@ -58,6 +58,7 @@ def self_test(collection: Collection, sample: int = 32) -> tuple[int, list[str]]
     for name in store.spaces:
         for image_id in tried.tolist():
             vector = store.vectors_of(name, [image_id])
+            vector = vector / np.linalg.norm(vector)
             best = float(collection.neighbors(vector, name, k=1).scores[0, 0])
             # A byte-identical twin may share the first place; a better score may not.
             if not abs(best - 1.0) <= _TIE:

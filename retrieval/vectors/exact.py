@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from retrieval.types import Neighbors
 
 Block: TypeAlias = tuple[NDArray[np.int64], NDArray[np.floating]]
-"""Ids ``[m]`` and unit vectors ``[m, dim]`` (float32 or float16) of some rows."""
+"""Ids ``[m]`` and vectors ``[m, dim]`` of some rows: unit rows in float32, or float16 that rounding
+has moved off unit length and that is scaled back before it is compared."""
 
 _SCAN_BYTES = 64 << 20
 
@@ -62,7 +63,10 @@ def _pieces(
         step = min(step, max(1, _SCAN_BYTES // (4 * max(matrix.shape[1], 1))))
     for start in range(0, len(ids), step):
         rows = matrix[start : start + step]
-        yield ids[start : start + step], rows.astype(np.float32, copy=False)
+        if rows.dtype != np.float32:
+            rows = rows.astype(np.float32)
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        yield ids[start : start + step], rows
 
 
 def _best(

@@ -156,6 +156,19 @@ def test_words_in_a_space_without_words_name_the_way_out(photos, tmp_path):
         retrieval.open(tmp_path / "d", encoders=[Mute()]).search("red")
 
 
+def test_half_precision_costs_little_and_images_still_find_themselves(photos, tmp_path):
+    path = tmp_path / "half"
+    ingest(photos, path, encoders=[ColourEncoder()], dtype="float16")
+    half = retrieval.open(path, encoders=[ColourEncoder()])
+    assert half.spaces["colour"].dtype == "float16"
+    assert half.self_test(sample=1000) == (PHOTOS + 4, [])
+    exact = ColourEncoder().encode_images([Image.open(photos / "red.png").convert("RGB")])[0]
+    for hit in half.search("red", k=5):
+        with Image.open(hit.image.uri) as opened:
+            stored = ColourEncoder().encode_images([opened.convert("RGB")])[0]
+        assert hit.score == pytest.approx(float(stored @ exact), abs=1e-3)
+
+
 def test_an_empty_collection_answers_with_nothing(tmp_path):
     empty = retrieval.open(tmp_path / "c", create=True, encoders=[ColourEncoder()])
     hits = empty.search("red")
