@@ -215,7 +215,8 @@ def test_transparency_is_laid_over_white(mode) -> None:
     alpha = np.arange(256)
     pixels = np.array([[[*color, a] for a in alpha]], dtype=np.uint8)
     exact = (np.array(color) * alpha[:, None] + 255 * (255 - alpha[:, None])) / 255
-    found = decoded(Image.fromarray(pixels, mode))
+    found = decoded(Image.fromarray(pixels))
+    assert Image.fromarray(pixels).mode == mode
     assert np.abs(found[0] - exact).max() <= 0.5 + 1e-9
 
 
