@@ -105,7 +105,8 @@ class Preparer:
         self._known = known
         self._max_pixels = max_pixels
         self._held_pixels = held_pixels
-        self._min_side = max((e.spec.preprocess.size for e in encoders), default=None)
+        tolerant = bool(encoders) and all(e.spec.reduced_decode for e in encoders)
+        self._min_side = max(e.spec.preprocess.size for e in encoders) if tolerant else None
         self._dry_run = dry_run
 
     def __call__(self, jobs: Sequence[Job]) -> Chunk:

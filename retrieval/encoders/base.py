@@ -35,6 +35,9 @@ class EncoderSpec:
         logit_scale: factor on the cosine in the encoder's own image-text probability; None where
             it has none.
         logit_bias: bias added after scaling; None where it has none.
+        reduced_decode: whether JPEGs may be decoded at reduced scale for it. Only where a test on
+            real photos shows cosine ≥ 0.9999 to full scale; networks that react to the last bit
+            of a pixel do not keep that.
         prompt: template around a bare word, as ``a photo of {}``; ``{}`` for none.
     """
 
@@ -52,6 +55,7 @@ class EncoderSpec:
     logit_scale: float | None = None
     logit_bias: float | None = None
     prompt: str = "{}"
+    reduced_decode: bool = False
 
 
 @runtime_checkable
