@@ -132,6 +132,8 @@ class _Parser:
                 raise self._unexpected("a key after the dot")
             path.append(self._text_of(self._peek))
             self._next += 1
+        if len(path) > MAX_DEPTH:
+            raise self._error(f"more than {MAX_DEPTH} keys inside each other")
         return Column(token.value, tuple(path), token.at)
 
     def _literal(self) -> Literal:

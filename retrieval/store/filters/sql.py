@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _HIDDEN = "embedded_"
-_INT64 = 2**63 - 1
+_OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 
 def filterable(schema: pa.Schema) -> pa.Schema:
@@ -81,46 +81,52 @@ class _Writer:
         self._schema = schema
         self._text = text
 
-    def write(self, expr: Expr) -> str:
-        match expr:
-            case And(terms):
-                return " AND ".join(self._inner(term) for term in terms)
-            case Or(terms):
-                return " OR ".join(self._inner(term) for term in terms)
-            case Not(Not(term)):
-                return self.write(term)
-            case Not(term):
-                return f"NOT ({self.write(term)})"
-            case _:
-                return self._condition(expr)
+    def write(self, expr: Expr, negated: bool = False) -> str:
+        """``expr``, or its negation pushed down to the conditions.
 
-    def _condition(self, expr: Condition) -> str:
+        With no NOT above a condition, only its being true matters. The engine relies on that: it
+        takes ``a IN (1) AND a IN (2)`` for false, though it is unknown where a is null.
+        """
+        match expr:
+            case Not(term):
+                return self.write(term, not negated)
+            case And(terms) | Or(terms):
+                word = " AND " if isinstance(expr, And) != negated else " OR "
+                return "(" + word.join(self.write(term, negated) for term in terms) + ")"
+            case _:
+                return self._condition(expr, negated)
+
+    def _condition(self, expr: Condition, negated: bool) -> str:
+        no = "NOT " if negated else ""
         match expr:
             case IsNull(column):
-                return f"{self._operand(column)} IS NULL"
+                return f"{self._operand(column)} IS {no}NULL"
             case Has(column, word):
-                return self._has(column, word)
+                return no + self._has(column, word)
             case Like(column, pattern):
-                return self._like(column, pattern)
+                self._pattern(column, pattern)
+                left, (right,) = self._sides(column, pattern)
+                return f"{left} {no}LIKE {right}"
             case Compare(column, operator, literal):
                 self._ordered(operator not in ("=", "!="), literal)
                 left, (right,) = self._sides(column, literal)
-                return f"{left} {operator} {right}"
+                return f"{left} {_OPPOSITE[operator] if negated else operator} {right}"
             case In(column, literals):
                 left, members = self._sides(column, *literals)
+                if negated:  # the engine takes `a NOT IN (1) OR a NOT IN (2)` for true on null
+                    return f"({left} IS NOT NULL AND {left} NOT IN ({', '.join(members)}))"
                 return f"{left} IN ({', '.join(members)})"
             case Between(column, low, high):
                 self._ordered(True, low, high)
                 left, (least, most) = self._sides(column, low, high)
+                if negated:
+                    return f"({left} < {least} OR {left} > {most})"
                 return f"({left} >= {least} AND {left} <= {most})"
 
     def _ordered(self, needed: bool, *literals: Literal) -> None:
         for literal in literals:
             if needed and isinstance(literal.value, bool):
                 raise self._error("true and false have no order; use = or !=", literal.at)
-
-    def _inner(self, expr: Expr) -> str:
-        return f"({self.write(expr)})" if isinstance(expr, And | Or) else self.write(expr)
 
     def _has(self, column: Column, word: Literal) -> str:
         if self._kind(column) != "a list":
@@ -129,13 +135,11 @@ class _Writer:
             raise self._error(f"{column} holds text, not {word.value!r}", word.at)
         return f"array_has({self._operand(column)}, {quote_text(word.value)})"
 
-    def _like(self, column: Column, pattern: Literal) -> str:
+    def _pattern(self, column: Column, pattern: Literal) -> None:
         if not isinstance(pattern.value, str):
             raise self._error("a pattern is text in 'quotes'", pattern.at)
         if self._kind(column) not in ("text", "JSON"):
             raise self._error(f"{column} holds {self._kind(column)}, not text", column.at)
-        left, (right,) = self._sides(column, pattern)
-        return f"{left} LIKE {right}"
 
     def _sides(self, column: Column, *literals: Literal) -> tuple[str, list[str]]:
         """The column and the literals as the engine can compare them."""
