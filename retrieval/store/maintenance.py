@@ -13,27 +13,50 @@ from retrieval.store.table import Table
 INDEXED = ("image_id", "uri", "content_hash", "label", "split")
 MIN_INDEXED_ROWS = 10_000
 """Below this, scanning a column takes about as long as asking its index."""
+FRAGMENT_ROWS = 131_072
+"""Fragments of this size are never written again for a few new rows."""
+MAX_SMALL_FRAGMENTS = 8
+MAX_DELETED_SHARE = 0.1
+_KEEP_VERSIONS = timedelta(days=1)
+"""Readers that were opened before keep what they read for at least so long."""
 
 
 def optimize(images: Table) -> None:
     """Compact fragments and bring scalar indexes up to date; nothing where nothing is due."""
 
     def run(dataset: Any) -> None:
-        dataset.optimize.compact_files()
-        indexed = {tuple(index.field_names): index for index in dataset.describe_indices()}
-        rows = dataset.count_rows()
-        for column in INDEXED:
-            if (column,) not in indexed and rows >= MIN_INDEXED_ROWS:
-                dataset.create_scalar_index(column, "BTREE")
-        stale = [
-            index.name
-            for index in indexed.values()
-            if dataset.stats.index_stats(index.name)["num_unindexed_rows"]
-        ]
-        if stale:
-            dataset.optimize.optimize_indices(index_names=stale)
+        if _wants_compaction(dataset):
+            dataset.optimize.compact_files(
+                target_rows_per_fragment=FRAGMENT_ROWS,
+                materialize_deletions_threshold=MAX_DELETED_SHARE,
+            )
+            dataset.cleanup_old_versions(older_than=_KEEP_VERSIONS)
+        _index(dataset)
 
     images.commit(run)
+
+
+def _wants_compaction(dataset: Any) -> bool:
+    fragments = [fragment.metadata for fragment in dataset.get_fragments()]
+    small = sum(fragment.num_rows < FRAGMENT_ROWS for fragment in fragments)
+    return small > MAX_SMALL_FRAGMENTS or any(
+        fragment.num_deletions > MAX_DELETED_SHARE * fragment.physical_rows
+        for fragment in fragments
+    )
+
+
+def _index(dataset: Any) -> None:
+    """Make the indexes that are missing, and take new rows into those that are there."""
+    indexed = {index.field_names[0]: index.name for index in dataset.describe_indices()}
+    if dataset.count_rows() >= MIN_INDEXED_ROWS:
+        for column in INDEXED:
+            if column not in indexed:
+                dataset.create_scalar_index(column, "BTREE")
+    stale = [
+        name for name in indexed.values() if dataset.stats.index_stats(name)["num_unindexed_rows"]
+    ]
+    if stale:
+        dataset.optimize.optimize_indices(index_names=stale)
 
 
 def purge(table: Table) -> None:
@@ -44,11 +67,13 @@ def purge(table: Table) -> None:
     """
 
     def run(dataset: Any) -> None:
-        indexed = [tuple(index.field_names) for index in dataset.describe_indices()]
-        for index in dataset.describe_indices():
-            dataset.drop_index(index.name)
-        _rewrite(dataset)
-        for (column,) in indexed:
+        indexes = {index.name: index.field_names[0] for index in dataset.describe_indices()}
+        for name in indexes:
+            dataset.drop_index(name)
+        dataset.optimize.compact_files(
+            target_rows_per_fragment=FRAGMENT_ROWS, materialize_deletions_threshold=0.0
+        )
+        for column in indexes.values():
             dataset.create_scalar_index(column, "BTREE")
 
     table.commit(run)
@@ -75,11 +100,6 @@ def stats(uri: str, tables: Mapping[str, Table]) -> dict[str, Any]:
             },
         }
     return found
-
-
-def _rewrite(dataset: Any) -> None:
-    """Write every fragment anew that holds a deleted row or a replaced column."""
-    dataset.optimize.compact_files(materialize_deletions=True, materialize_deletions_threshold=0.0)
 
 
 def _size(uri: str) -> int | None:

@@ -1,11 +1,10 @@
-"""Rows as records, and failures as rows."""
+"""Rows as records."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from retrieval.errors import CollectionError
 from retrieval.store import schema
 from retrieval.types import ImageRecord
 
@@ -34,24 +33,6 @@ def columns(all_columns: pa.Schema) -> list[str]:
 def from_rows(rows: pa.Table) -> list[ImageRecord]:
     """One record a row of the columns of :func:`columns`."""
     return [_record(row) for row in rows.to_pylist()]
-
-
-def conform_failures(rows: pa.Table) -> pa.Table:
-    """``rows`` with all columns of ``failures``; the last of several rows of one uri stays.
-
-    Raises:
-        CollectionError: for a column that is unknown, missing or of the wrong type.
-    """
-    import pyarrow as pa
-
-    wanted = schema.failures()
-    if unknown := set(rows.column_names) - set(wanted.names):
-        raise CollectionError(f"no column {min(unknown)!r} in failures")
-    by_uri = {row["uri"]: row for row in rows.to_pylist() if row.get("uri") is not None}
-    try:
-        return pa.Table.from_pylist(list(by_uri.values()), schema=wanted)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise CollectionError(f"failures do not fit their columns: {error}") from error
 
 
 def _record(row: dict[str, Any]) -> ImageRecord:

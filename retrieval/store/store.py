@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrieval.errors import QueryError, SpaceMismatch, UnknownSpace
-from retrieval.store import filters, maintenance, opening, records, schema, uris
+from retrieval.store import failures, filters, maintenance, opening, records, schema, uris
 from retrieval.store.rowids import RowIds
 from retrieval.types import ImageRecord, Space
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _KNOWN = ("image_id", "uri", "content_hash", "size_bytes", "mtime_ns")
-_FAILURE_FACTS = ("stage", "kind", "reason", "size_bytes", "mtime_ns")
 
 
 class Store:
@@ -207,8 +206,8 @@ class Store:
 
     def count(self, where: str | None = None) -> int:
         """How many images there are, or how many ``where`` is true for."""
-        dataset = self._images.snapshot
-        return int(dataset.count_rows(_sql(where, dataset)))
+        with self._images.reading() as dataset:
+            return int(dataset.count_rows(_sql(where, dataset)))
 
     def known(self) -> pa.Table:
         """What an ingestion compares with: one row an image, in no order.
@@ -220,7 +219,8 @@ class Store:
         import pyarrow.compute as pc
 
         flags = {name: schema.embedded_column(name) for name in self._spaces}
-        rows = self._images.snapshot.to_table(columns=[*_KNOWN, *flags.values()])
+        with self._images.reading() as dataset:
+            rows = dataset.to_table(columns=[*_KNOWN, *flags.values()])
         for name, column in flags.items():
             rows = rows.append_column(f"embedded:{name}", pc.fill_null(rows[column], False))
         return rows.drop_columns(list(flags.values()))
@@ -231,8 +231,8 @@ class Store:
         Raises:
             FilterError: if ``where`` does not parse or fit the columns.
         """
-        dataset = self._images.snapshot
-        rows = dataset.to_table(columns=["image_id"], filter=_sql(where, dataset))
+        with self._images.reading() as dataset:
+            rows = dataset.to_table(columns=["image_id"], filter=_sql(where, dataset))
         return np.sort(rows["image_id"].to_numpy())
 
     def rows(self, ids: ArrayLike, columns: Sequence[str]) -> pa.Table:
@@ -241,11 +241,11 @@ class Store:
         Raises:
             QueryError: for an unknown id or column.
         """
-        dataset = self._images.snapshot
-        for name in columns:
-            if name not in dataset.schema.names:
-                raise QueryError(f"no column {name!r} in {self.uri}")
-        found = self._row_ids.take(dataset, _as_ids(ids), list(columns))
+        with self._images.reading() as dataset:
+            for name in columns:
+                if name not in dataset.schema.names:
+                    raise QueryError(f"no column {name!r} in {self.uri}")
+            found = self._row_ids.take(dataset, _as_ids(ids), list(columns))
         return found.select(list(columns))
 
     def records(self, ids: ArrayLike) -> list[ImageRecord]:
@@ -254,9 +254,10 @@ class Store:
         Raises:
             QueryError: naming an unknown id.
         """
-        dataset = self._images.snapshot
-        columns = records.columns(dataset.schema)
-        return records.from_rows(self._row_ids.take(dataset, _as_ids(ids), columns))
+        with self._images.reading() as dataset:
+            columns = records.columns(dataset.schema)
+            found = self._row_ids.take(dataset, _as_ids(ids), columns)
+        return records.from_rows(found)
 
     def find_uri(self, uri: str) -> int | None:
         """Id of the image at ``uri``, or None."""
@@ -273,7 +274,8 @@ class Store:
         Raises:
             QueryError: naming an unknown id.
         """
-        rows = self._row_ids.take(self._images.snapshot, _as_ids(ids), ["thumbnail"])
+        with self._images.reading() as dataset:
+            rows = self._row_ids.take(dataset, _as_ids(ids), ["thumbnail"])
         pairs = zip(rows["image_id"].to_pylist(), rows["thumbnail"].to_pylist(), strict=True)
         return {image_id: data for image_id, data in pairs if data is not None}
 
@@ -293,8 +295,7 @@ class Store:
             UnknownSpace: if there is no such space.
         """
         column, dim = self.vector_column(space), self._spaces[space].dim
-        scanner = self._images.snapshot.scanner(columns=["image_id", column], batch_size=block_rows)
-        return _blocks(scanner, dim)
+        return self._blocks(self._images.snapshot, column, dim, block_rows)
 
     def vectors_of(self, space: str, ids: ArrayLike) -> NDArray[np.float32]:
         """float32 ``[n, dim]``: the vectors of ``ids``, in the order asked.
@@ -304,7 +305,8 @@ class Store:
             QueryError: naming an id that is unknown or has no vector in the space.
         """
         column, wanted = self.vector_column(space), _as_ids(ids)
-        found = self._row_ids.take(self._images.snapshot, wanted, [column])[column]
+        with self._images.reading() as dataset:
+            found = self._row_ids.take(dataset, wanted, [column])[column]
         if found.null_count:
             missing = wanted[found.is_null().to_numpy()][0]
             raise QueryError(f"image {missing} has no vector in space {space!r} yet")
@@ -315,8 +317,7 @@ class Store:
 
     def failures(self) -> pa.Table:
         """Everything that could not be brought in, one row a uri, as of now."""
-        self._tables.failures.refresh()
-        return self._tables.failures.snapshot.to_table()
+        return failures.read(self._tables.failures)
 
     def record_failures(self, rows: pa.Table) -> None:
         """Remember failures by uri; one that is known with the same facts is not written again.
@@ -324,25 +325,11 @@ class Store:
         Raises:
             CollectionError: if a column does not fit.
         """
-        rows = records.conform_failures(rows)
-        known = {row["uri"]: row for row in self.failures().to_pylist()}
-        fresh = [
-            row["uri"] not in known or any(known[row["uri"]][f] != row[f] for f in _FAILURE_FACTS)
-            for row in rows.to_pylist()
-        ]
-        if any(fresh):
-            self._tables.failures.upsert(rows.filter(fresh), "uri")
+        failures.record(self._tables.failures, rows)
 
     def clear_failures(self, uris: Sequence[str]) -> int:
         """Forget the failures of ``uris``; how many there were."""
-        import pyarrow as pa
-
-        there = set(self.failures()["uri"].to_pylist())
-        gone = sorted(there.intersection(uris))
-        if not gone:
-            return 0
-        keys = pa.table([pa.array(gone)], schema=pa.schema([schema.failures().field("uri")]))
-        return self._tables.failures.delete(keys, "uri")
+        return failures.clear(self._tables.failures, uris)
 
     # -- upkeep -------------------------------------------------------------------------------
 
@@ -369,10 +356,28 @@ class Store:
         there = self._images.snapshot.schema
         return schema.conform(rows, there, self._spaces.values(), whole=whole)
 
+    def _blocks(
+        self, dataset: Any, column: str, dim: int, block_rows: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        scanner = dataset.scanner(columns=["image_id", column], batch_size=block_rows)
+        batches = scanner.to_batches()
+        while True:
+            with self._images.reading():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            ids, vectors = batch.column(0), batch.column(1)
+            if vectors.null_count:
+                present = vectors.is_valid()
+                ids, vectors = ids.filter(present), vectors.filter(present)
+            if len(ids):
+                yield ids.to_numpy(), vectors.flatten().to_numpy().reshape(len(ids), dim)
+
     def _find(self, column: str, value: str) -> list[int]:
-        rows = self._images.snapshot.to_table(
-            columns=["image_id"], filter=f"{column} = {filters.quote_text(value)}"
-        )
+        with self._images.reading() as dataset:
+            rows = dataset.to_table(
+                columns=["image_id"], filter=f"{column} = {filters.quote_text(value)}"
+            )
         return sorted(rows["image_id"].to_pylist())
 
 
@@ -385,16 +390,6 @@ def _as_ids(ids: ArrayLike) -> NDArray[np.int64]:
     if array.size and array.dtype.kind not in "iu":
         raise QueryError(f"image ids are whole numbers, not {array.dtype}")
     return array.astype(np.int64)
-
-
-def _blocks(scanner: Any, dim: int) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-    for batch in scanner.to_batches():
-        ids, vectors = batch.column(0), batch.column(1)
-        if vectors.null_count:
-            present = vectors.is_valid()
-            ids, vectors = ids.filter(present), vectors.filter(present)
-        if len(ids):
-            yield ids.to_numpy(), vectors.flatten().to_numpy().reshape(len(ids), dim)
 
 
 def _identity(space: Space) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,6 +66,22 @@ class Table:
                 return None
             raise CollectionError(f"{uri} cannot be written: {error}") from error
         return cls(made, options)
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """The snapshot, for reading.
+
+        Raises:
+            CollectionError: if its files cannot be read, as after another process's purge.
+        """
+        snapshot = self.snapshot
+        try:
+            yield snapshot
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CollectionError(
+                f"version {snapshot.version} of {snapshot.uri} cannot be read: {error}; "
+                "if it was purged, refresh or open the collection again"
+            ) from error
 
     @property
     def version(self) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
 import pytest
 
 from retrieval.errors import (
@@ -264,3 +266,22 @@ def test_import_stays_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_real_catalogue(store: Store, rows, shared_data):
+    folder = shared_data("clothing")
+    listed = pa.csv.read_csv(folder / "labels.csv")
+    store.add_columns(pa.schema([("kids", pa.bool_())]))
+    kids = pa.compute.equal(pa.compute.utf8_lower(listed["kids"].cast(pa.string())), "true")
+    facts = {"label": listed["label"], "split": listed["split"], "kids": kids}
+    store.upsert(rows(range(len(listed)), **facts))
+    truth = [
+        place
+        for place, row in enumerate(pa.table(facts).to_pylist())
+        if row["label"] in ("Shoes", "Dress") and not (row["split"] == "train" or row["kids"])
+    ]
+    where = "label in ('Shoes', 'Dress') and not (split = 'train' or kids = true)"
+    assert truth and list(store.ids(where)) == truth
+    assert store.count("label like 'S%'") == sum(
+        x.startswith("S") for x in facts["label"].to_pylist()
+    )

@@ -64,16 +64,21 @@ def test_a_damaged_collection_says_so(store: Store):
 
 
 def test_optimize_compacts_once_and_then_leaves_the_version(store: Store, rows):
-    for start in range(0, 50, 10):
-        store.upsert(rows(range(start, start + 10)))
-    store.delete(range(0, 25))
-    truth = store.vectors_of("visual", range(25, 50))
+    for start in range(0, 50, 5):
+        store.upsert(rows(range(start, start + 5)))
+    store.delete(range(0, 50, 3))
+    left = store.ids()
+    truth = store.vectors_of("visual", left)
     store.optimize()
     version = store.version
     assert store.stats()["tables"]["images"]["fragments"] == 1
     store.optimize()
     assert store.version == version
-    assert np.array_equal(store.vectors_of("visual", range(25, 50)), truth)
+    assert np.array_equal(store.vectors_of("visual", left), truth)
+    store.delete(left[:10])
+    version = store.version
+    store.optimize()
+    assert store.version > version, "much was deleted: the fragment is written again"
 
 
 def test_indexes_come_with_size_and_follow_new_rows(store: Store, rows):
@@ -123,6 +128,18 @@ def test_purge_leaves_no_byte_of_what_is_gone(store: Store, rows, indexed: bool)
     if indexed:
         assert set(store.stats()["tables"]["images"]["indexes"]) == set(maintenance.INDEXED)
         assert store.find_uri("/51") == 51 and store.find_uri("/secret-place.jpg") is None
+
+
+def test_reading_what_another_handle_purged_is_a_clear_error(store: Store, rows):
+    store.upsert(rows(range(20)))
+    other = Store.open(store.uri)
+    store.delete([1])
+    store.purge()
+    for read in (other.ids, other.known, lambda: list(other.vectors("visual"))):
+        with pytest.raises(CollectionError, match="refresh"):
+            read()
+    assert other.refresh()
+    assert other.count() == len(other.ids()) == 19
 
 
 def test_stats_counts_bytes(store: Store, rows):
