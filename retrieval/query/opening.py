@@ -11,6 +11,7 @@ from retrieval.errors import CollectionNotFound
 from retrieval.query.collection import Collection
 from retrieval.store import Store
 from retrieval.types import VectorType
+from retrieval.vectors.faiss_install import guard
 
 
 def open_collection(
@@ -35,8 +36,10 @@ def open_collection(
 
     Raises:
         CollectionNotFound: if there is none and ``create`` is false.
+        InstallError: if two distributions of FAISS overwrite each other.
         EncoderUnavailable: if a new collection's encoder cannot be loaded; nothing is written.
     """
+    guard()
     uri = os.fspath(path)
     options = dict(storage_options) if storage_options else None
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval import settings
 from retrieval.encoders import Encoder, TextEncoder
 from retrieval.errors import ModalityError, QueryError
 from retrieval.images import ImageInput, load
@@ -91,7 +92,8 @@ def _vector(term: Term, space: Space, encoder: Encoder | None, store: Store) -> 
     if encoder is None:
         raise QueryError(f"space {space.name!r} needs its encoder for text and images")
     if term.image is not None:
-        return np.asarray(encoder.encode_images([load(term.image)])[0])
+        picture = load(term.image, max_pixels=settings.load().max_pixels)
+        return np.asarray(encoder.encode_images([picture])[0])
     if not isinstance(encoder, TextEncoder):
         raise ModalityError(f"space {space.name!r} holds no text: search a language-aligned space")
     return np.asarray(encoder.encode_texts([str(term.text)])[0])

@@ -1,4 +1,4 @@
-"""The start-up check of FAISS: exactly one distribution, and one that works.
+"""The start-up check of FAISS: never two distributions, and one that works.
 
 Every FAISS distribution installs the module ``faiss``. With two of them the last one installed
 wins silently, and removing one leaves an empty namespace that still imports, so neither pip nor
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from types import ModuleType
 
 from retrieval.errors import InstallError
@@ -29,25 +30,44 @@ class FaissInstall:
     gpus: int
 
 
+def guard() -> str | None:
+    """Check at start-up, without importing FAISS, that at most one distribution is here.
+
+    Returns:
+        Its name, or None where there is none: exact search works without.
+
+    Raises:
+        InstallError: if there are two, or an empty shell; names the repair.
+    """
+    names = _installed()
+    repair = _REPAIR.format(names=" ".join(names) or "faiss-cpu faiss-gpu")
+    if len(names) > 1:
+        both = " and ".join(names)
+        raise InstallError(f"{both} are both installed and overwrite each other. Repair: {repair}")
+    module = find_spec("faiss")
+    if names and module is None:
+        raise InstallError(f"{names[0]} is installed without its module. Repair: {repair}")
+    if module is not None and module.origin is None:
+        raise InstallError(f"the module faiss is an empty shell. Repair: {repair}")
+    return names[0] if names else None
+
+
 def load_faiss() -> ModuleType:
     """Import FAISS after checking that exactly one working distribution is installed.
 
     Raises:
         InstallError: if there is none, more than one, or a broken one; names the repair.
     """
-    names = _installed()
-    if not names:
+    name = guard()
+    if name is None:
         raise InstallError("FAISS is not installed: pip install 'retrieval[cpu]' (or [gpu])")
-    repair = _REPAIR.format(names=" ".join(names))
-    if len(names) > 1:
-        both = " and ".join(names)
-        raise InstallError(f"{both} are both installed and overwrite each other. Repair: {repair}")
+    repair = _REPAIR.format(names=name)
     try:
         import faiss
     except ImportError as error:
-        raise InstallError(f"{names[0]} does not import ({error}). Repair: {repair}") from error
+        raise InstallError(f"{name} does not import ({error}). Repair: {repair}") from error
     if not hasattr(faiss, "IndexFlatL2"):
-        raise InstallError(f"the module faiss of {names[0]} is an empty shell. Repair: {repair}")
+        raise InstallError(f"the module faiss of {name} is an empty shell. Repair: {repair}")
     module: ModuleType = faiss
     return module
 

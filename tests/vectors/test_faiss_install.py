@@ -47,3 +47,29 @@ def test_an_empty_shell_left_by_an_uninstall_is_told(tmp_path):
     (tmp_path / "faiss").mkdir()
     (tmp_path / "faiss" / "__init__.py").touch()
     assert "empty shell" in ask(tmp_path)
+
+
+def test_a_bare_folder_left_by_an_uninstall_is_told(tmp_path):
+    (tmp_path / "faiss").mkdir()
+    code = (
+        "import sys, importlib.util\n"
+        "from retrieval.vectors import faiss_install\n"
+        f"sys.path[:] = [{str(tmp_path)!r}]\n"
+        "try: faiss_install.guard(); print('fine')\n"
+        "except faiss_install.InstallError as error: print(error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "empty shell" in out.stdout
+
+
+def test_opening_a_collection_checks_before_anything_is_made(tmp_path):
+    distribution(tmp_path / "site", "faiss-gpu")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "import retrieval\n"
+        "from retrieval.errors import InstallError\n"
+        f"try: retrieval.open({str(tmp_path / 'c')!r}, create=True)\n"
+        "except InstallError as error: print(error)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "faiss-gpu" in out.stdout and not (tmp_path / "c").exists()
