@@ -48,7 +48,9 @@ def _print_status(facts: dict[str, Any]) -> None:
     out = console()
     matching = f", {facts['matching']} of them match" if "matching" in facts else ""
     out.print(f"{facts['uri']}: {facts['images']} images{matching}, version {facts['version']}")
-    out.print(f"{facts['failures']} failures, {facts['size_bytes'] / 1e6:.1f} MB on disk")
+    size = facts["size_bytes"]
+    disk = "" if size is None else f", {size / 1e6:.1f} MB on disk"
+    out.print(f"{facts['failures']} failures{disk}")
     out.print(f"columns for --where: {', '.join(facts['columns'])}")
     rows = [("space", "encoder", "dim", "vectors", "search", "holds")]
     rows += [

@@ -2,45 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 
 from retrieval.errors import CollectionError, CollectionNotFound
 from retrieval.store import Store
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[dict[str, str]]:
-    if find_spec("moto") is None or find_spec("flask") is None:
-        pytest.skip("needs the package moto[server]")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stderr
-        said = (re.search(r"http://[\d.:]+", line) for line in server.stderr)
-        endpoint = next(found.group() for found in said if found)
-        request = urllib.request.Request(f"{endpoint}/bucket", method="PUT")
-        urllib.request.urlopen(request).close()
-        yield {
-            "endpoint": endpoint,
-            "region": "us-east-1",
-            "access_key_id": "test",
-            "secret_access_key": "test",
-            "allow_http": "true",
-        }
-    finally:
-        server.kill()
-        server.communicate()
 
 
 def test_a_collection_in_a_bucket(bucket, space, rows):
