@@ -1,0 +1,192 @@
+"""The two pocket encoders on one shared forward pass.
+
+``pocket-visual`` is the backbone's pooled features, centred and half-whitened by PCA (every
+component divided by the fourth root of its variance). ``pocket-text`` is a small head on the
+features and class probabilities, beside a text tower trained into the same space.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval import settings
+from retrieval.encoders.base import EncoderSpec, unit_rows
+from retrieval.encoders.onnx import RUNTIME, OnnxGraph
+from retrieval.encoders.pocket import artefact, graph, weights
+from retrieval.encoders.pocket.specs import PREPROCESS, TEXT, VISUAL
+from retrieval.encoders.pocket.tower import MAX_TOKENS, TextTower, gelu
+from retrieval.errors import EncoderUnavailable, UnknownEncoder
+from retrieval.types import Embeddings
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from tokenizers import Tokenizer
+
+# cached_property is not locked: without this, threads that come first together would each build
+# the graph.
+_LOCK = threading.RLock()
+
+
+class PocketTrunk:
+    """EfficientNet-Lite0: one forward pass for both encoders, loaded at the first picture."""
+
+    def features(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Pooled features and class logits.
+
+        Args:
+            images: RGB pictures of any size.
+
+        Returns:
+            float32 ``[n, 2280]``: 1,280 averages of the last feature map, 1,000 class logits.
+
+        Raises:
+            EncoderUnavailable: if the backbone's weights are missing or damaged.
+        """
+        out = np.empty((len(images), graph.WIDTH), dtype=np.float32)
+        # One picture a run: its activations stay in the core's cache, which is faster than any
+        # larger batch, and an answer cannot depend on its batch-mates.
+        for row, image in enumerate(images):
+            feeds = {"pixels": PREPROCESS([image])}
+            out[row] = self._graph.run(feeds, ["features"])[0][0]
+        return out
+
+    @property
+    def _graph(self) -> OnnxGraph:
+        with _LOCK:
+            return self._loaded
+
+    @cached_property
+    def _loaded(self) -> OnnxGraph:
+        return OnnxGraph(graph.graph_bytes(settings.load().cache_dir))
+
+
+class PocketVisual:
+    """Embeddings in which pictures that look alike are near."""
+
+    spec: EncoderSpec = VISUAL
+    runtime: str = RUNTIME
+
+    def __init__(self, trunk: PocketTrunk) -> None:
+        """Stand on ``trunk``; nothing is loaded before it is needed."""
+        self.trunk = trunk
+
+    @property
+    def weights_hash(self) -> str:
+        """Digest of the backbone's known bytes and of the whitening; costs no forward pass."""
+        return artefact.digest(weights.SHA256.encode(), self._stored)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """Embed RGB pictures of any size: float32 ``[n, 256]``, unit rows, in the order given."""
+        return self.project(self.trunk.features(images))
+
+    def project(self, features: NDArray[np.float32]) -> Embeddings:
+        """Centre and whiten the trunk's features ``[n, 2280]``: unit rows ``[n, 256]``."""
+        whitening = self._whitening
+        return unit_rows((features[:, : graph.POOLED] - whitening["mean"]) @ whitening["matrix"])
+
+    @cached_property
+    def _stored(self) -> artefact.Tensors:
+        return artefact.read("visual.")
+
+    @cached_property
+    def _whitening(self) -> artefact.Tensors:
+        return artefact.dequantise(self._stored)
+
+
+class PocketText:
+    """Embeddings in which a picture is near the words that describe it."""
+
+    spec: EncoderSpec = TEXT
+    runtime: str = RUNTIME
+
+    def __init__(self, trunk: PocketTrunk) -> None:
+        """Stand on ``trunk``; nothing is loaded before it is needed."""
+        self.trunk = trunk
+
+    @property
+    def weights_hash(self) -> str:
+        """Digest of the backbone's known bytes, both heads, the tower and its tokenizer."""
+        tower = artefact.read("text.")
+        return artefact.digest(
+            weights.SHA256.encode(), artefact.read("image."), tower, self._tokenizer_bytes
+        )
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """Embed RGB pictures of any size: float32 ``[n, 256]``, unit rows, in the order given."""
+        return self.project(self.trunk.features(images))
+
+    def project(self, features: NDArray[np.float32]) -> Embeddings:
+        """Put the image head on the trunk's features ``[n, 2280]``: unit rows ``[n, 256]``."""
+        head = self._head
+        x = (features[:, : graph.POOLED] - head["mean"]) / head["scale"]
+        logits = features[:, graph.POOLED :]
+        roots = np.exp((logits - logits.max(axis=1, keepdims=True, initial=-np.inf)) / 2)
+        roots /= np.linalg.norm(roots, axis=1, keepdims=True)  # square roots of probabilities
+        hidden = gelu(x @ head["up.weight"].T + head["up.bias"])
+        out = x @ head["linear.weight"].T + head["linear.bias"]
+        out += hidden @ head["down.weight"].T + head["down.bias"]
+        out += roots @ head["classes.weight"].T
+        return unit_rows(out)
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts into the space of the images.
+
+        Args:
+            texts: any strings; what is beyond 64 tokens has no influence.
+
+        Returns:
+            float32 ``[n, 256]``, unit rows, in the order given.
+        """
+        with _LOCK:
+            tokenizer, tower = self._tokenizer, self._tower
+        # A lone surrogate, as a file name may carry, has no UTF-8 form for the tokenizer.
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return unit_rows(tower([row.ids for row in tokenizer.encode_batch(clean)]))
+
+    @cached_property
+    def _head(self) -> artefact.Tensors:
+        return artefact.dequantise(artefact.read("image."))
+
+    @cached_property
+    def _tower(self) -> TextTower:
+        return TextTower(artefact.read("text."))
+
+    @cached_property
+    def _tokenizer_bytes(self) -> bytes:
+        try:
+            return artefact.TOKENIZER.read_bytes()
+        except OSError as error:
+            raise EncoderUnavailable(
+                f"the pocket tokenizer is missing ({error}); fix: install this package again"
+            ) from error
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        tokenizer: Tokenizer = Tokenizer.from_str(self._tokenizer_bytes.decode("utf-8"))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(MAX_TOKENS)
+        return tokenizer
+
+
+_TRUNK = PocketTrunk()
+
+
+def load(name: str) -> PocketVisual | PocketText:
+    """One pocket encoder by name; all of them stand on the same trunk.
+
+    Raises:
+        UnknownEncoder: if ``name`` is neither ``pocket-visual`` nor ``pocket-text``.
+    """
+    if name == VISUAL.name:
+        return PocketVisual(_TRUNK)
+    if name == TEXT.name:
+        return PocketText(_TRUNK)
+    raise UnknownEncoder(f"no pocket encoder {name!r}; there are {VISUAL.name} and {TEXT.name}")
