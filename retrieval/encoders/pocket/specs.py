@@ -48,6 +48,7 @@ TEXT = EncoderSpec(
     size_mb=18.8,
     summary="Words for everyday photos; modest, offline, runs on any CPU.",
     logit_scale=LOGIT_SCALE,
+    prompt="a photo of a {}",
 )
 
 SPECS: tuple[EncoderSpec, ...] = (VISUAL, TEXT)

@@ -37,8 +37,30 @@ from retrieval.errors import EncoderUnavailable
 
 _log = logging.getLogger(__name__)
 
-_VALIDATION_PHOTOS = 500
 _VOCABULARY = 14_500
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How much of everything.
+
+    Attributes:
+        validation_photos: photos of the training part that are only stopped by.
+        head_epochs: passes over the photos with the frozen teacher.
+        student_epochs: passes over all texts.
+        joint_epochs: passes over the photos with the student.
+        head_batch: photos a step with the frozen teacher.
+        joint_batch: photos a step with the student.
+        pile: every how many-th text of the pile is used.
+    """
+
+    validation_photos: int = 500
+    head_epochs: int = 40
+    student_epochs: int = 3
+    joint_epochs: int = 12
+    head_batch: int = 1024
+    joint_batch: int = 512
+    pile: int = 1
 
 
 @dataclass
@@ -74,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train(options.data, options.out, options.seed, options.wordnet)
 
 
-def train(data: Path, out: Path, seed: int, wordnet_folder: Path) -> None:
+def train(
+    data: Path, out: Path, seed: int, wordnet_folder: Path, schedule: Schedule | None = None
+) -> None:
     """Train and write the artefact.
 
     Args:
@@ -82,28 +106,38 @@ def train(data: Path, out: Path, seed: int, wordnet_folder: Path) -> None:
         out: folder for ``pocket.safetensors`` and ``tokenizer.json``.
         seed: of everything random.
         wordnet_folder: folder of WordNet 3.0's files.
+        schedule: how much of everything; None for what the committed artefact was made with.
     """
+    schedule = schedule or Schedule()
     torch.manual_seed(seed)
     cache = settings.load().cache_dir / "pocket" / "train"
     captions = read_captions(data / "flickr8k" / "captions.csv", "train")
     wordnet = WordNet(wordnet_folder)
-    lessons, features = _lessons(data, captions, wordnet, seed, cache)
-    minilm = _minilm()
-    teacher = load_teacher(minilm)
-    texts = _texts(captions, lessons, wordnet, minilm, teacher, seed, cache)
+    lessons, features = _lessons(data, captions, wordnet, schedule, seed, cache)
+    teacher = load_teacher(_minilm())
+    texts = _texts(captions, lessons, wordnet, schedule, teacher, seed, cache)
 
     image_head = ImageHead(features[:, :POOLED].mean(0), features[:, :POOLED].std(0))
     text_head = TextHead()
     _log.info("heads on the frozen teacher")
     encode = frozen_texts(text_head, texts.teacher)
-    fit(image_head, [text_head], encode, lessons, epochs=40, rates=[1e-3, 1e-3], seed=seed)
+    fit(
+        image_head,
+        [text_head],
+        encode,
+        lessons,
+        epochs=schedule.head_epochs,
+        batch_size=schedule.head_batch,
+        rates=[1e-3, 1e-3],
+        seed=seed,
+    )
 
     _log.info("a student of the teacher")
     student = shrink(teacher, texts.kept)
     validation = set(lessons.captions_of[lessons.validation].reshape(-1))
     learn = [i for i in range(len(texts.rows)) if i not in validation]
     rows = [texts.rows[i] for i in learn]
-    distil(student, rows, texts.teacher[learn], epochs=3, seed=seed)
+    distil(student, rows, texts.teacher[learn], epochs=schedule.student_epochs, seed=seed)
 
     _log.info("the student in the joint space")
     with torch.no_grad():
@@ -114,10 +148,10 @@ def train(data: Path, out: Path, seed: int, wordnet_folder: Path) -> None:
         [student, text_head],
         student_texts(student, text_head, texts.rows),
         lessons,
-        epochs=12,
+        epochs=schedule.joint_epochs,
         rates=[3e-4, 3e-4, 3e-4],
         seed=seed + 1,
-        batch_size=512,
+        batch_size=schedule.joint_batch,
         extra=extra,
     )
     whitening = export.whitening(features.numpy())
@@ -126,7 +160,12 @@ def train(data: Path, out: Path, seed: int, wordnet_folder: Path) -> None:
 
 
 def _lessons(
-    data: Path, captions: Captions, wordnet: WordNet, seed: int, cache: Path
+    data: Path,
+    captions: Captions,
+    wordnet: WordNet,
+    schedule: Schedule,
+    seed: int,
+    cache: Path,
 ) -> tuple[Lessons, Tensor]:
     """What there is to learn, and the plain features of all photos to learn from."""
     folder = data / "flickr8k" / "images"
@@ -135,7 +174,8 @@ def _lessons(
     garments = clothing_photos(data / "clothing", "train")
     others = torch.from_numpy(photo_features(garments, "plain", seed, cache))
     order = np.random.default_rng(seed).permutation(len(photos))
-    learn, validation = order[_VALIDATION_PHOTOS:], order[:_VALIDATION_PHOTOS]
+    held_out = schedule.validation_photos
+    learn, validation = order[held_out:], order[:held_out]
     features = torch.cat([views[0][learn], others])
     state = weights.load()
     lessons = Lessons(
@@ -154,15 +194,15 @@ def _texts(
     captions: Captions,
     lessons: Lessons,
     wordnet: WordNet,
-    minilm: Path,
+    schedule: Schedule,
     teacher: Tower,
     seed: int,
     cache: Path,
 ) -> Texts:
-    tokenizer = teacher_tokenizer(minilm)
+    tokenizer = teacher_tokenizer(_minilm())
     words = sorted(word for word in tokenizer.get_vocab() if re.fullmatch("[a-z]{3,}", word))
     known = [captions.texts[i] for i in lessons.captions_of[lessons.train].reshape(-1)]
-    extra = pile(known, wordnet, words, seed)
+    extra = pile(known, wordnet, words, seed)[:: schedule.pile]
     texts = [*captions.texts, *lessons.classes.texts, *extra]
     bare = set(words)
     used = [text for text in texts if text not in bare]

@@ -1,4 +1,8 @@
-"""What the 1,000 ImageNet classes are called, and what they are kinds of."""
+"""What the 1,000 ImageNet classes are called, and what they are kinds of.
+
+``imagenet_synsets.txt`` lists the classes by WordNet id in the order of the network's logits; all
+words come from WordNet.
+"""
 
 from __future__ import annotations
 
