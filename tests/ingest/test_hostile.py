@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -16,27 +15,28 @@ from retrieval.uris import path_of, uri_of
 from tests import hostile
 
 ROOT = Path(__file__).resolve().parents[2]
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
-
-
-def obey_permissions() -> None:
-    """Take root's right to read what its permissions forbid from the program that comes next."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            assert libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
+OBEY_PERMISSIONS = """
+import ctypes, os, sys
+if os.geteuid() == 0:
+    PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+    libc = ctypes.CDLL(None)
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        assert libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Takes root's right to read what its permissions forbid from the program that comes next."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="drops capabilities as Linux has them")
 def test_hostile_files_are_refused_by_name_and_the_good_ones_found(tmp_path):
     folder, made = tmp_path / "files", tmp_path / "c"
     expected = hostile.make(folder)
+    arguments = ["index", str(folder), "-c", str(made), "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "app", "index", str(folder), "-c", str(made), "--json"],
+        [sys.executable, "-c", OBEY_PERMISSIONS, "-m", "app", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        preexec_fn=obey_permissions,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr

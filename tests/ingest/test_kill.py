@@ -33,7 +33,9 @@ def start(folder: Path, collection: Path) -> subprocess.Popen[str]:
 
 
 def finish(folder: Path, collection: Path) -> None:
-    assert start(folder, collection).wait(timeout=300) == 0
+    child = start(folder, collection)
+    child.communicate(timeout=300)
+    assert child.returncode == 0
 
 
 def change(folder: Path) -> None:
@@ -75,7 +77,7 @@ def test_ten_kills_and_one_clean_run_end_in_the_same_state(tmp_path):
         child = start(folder, killed)
         time.sleep(moments.uniform(0, 0.6))
         child.kill()
-        child.wait()
+        child.communicate()
         retrieval.open(killed).self_test()
     finish(folder, killed)
 
