@@ -61,13 +61,13 @@ class Manifest:
             raise SchemaError(f"the collection's manifest is damaged: {error}") from error
 
     def spaces(self) -> dict[str, Space]:
-        """The collection's spaces by name.
+        """The collection's spaces by name, in the order they were added.
 
         Raises:
             SchemaError: if one cannot be read.
         """
         found = {}
-        for key, value in sorted(self.values().items()):
+        for key, value in self.values().items():
             if key.startswith(_SPACE):
                 try:
                     space = Space(**{**value, "modalities": tuple(value["modalities"])})

@@ -285,3 +285,10 @@ def test_a_real_catalogue(store: Store, rows, shared_data):
     assert store.count("label like 'S%'") == sum(
         x.startswith("S") for x in facts["label"].to_pylist()
     )
+
+
+def test_spaces_come_in_the_order_they_were_added(tmp_path, space):
+    store = Store.create(str(tmp_path / "c"), [space("zebra"), space("mole")])
+    store.add_space(space("ant"))
+    assert list(store.spaces) == ["zebra", "mole", "ant"]
+    assert list(Store.open(str(tmp_path / "c")).spaces) == ["zebra", "mole", "ant"]
