@@ -131,15 +131,13 @@ def clothing(visual: PocketVisual, text: PocketText, folder: Path) -> Figures:
     labels = np.array([row["label"] for row in rows])
     test = np.array([row["split"] == "test" for row in rows])
     looks = visual.project(features)
-    names = [label for label in np.unique(labels) if label not in ("Not sure", "Other", "Skip")]
-    prompts = [f"a photo of a {name.lower()}" for name in names]
-    named = test & np.isin(labels, names)
-    guess = (text.project(features[named]) @ text.encode_texts(prompts).T).argmax(axis=1)
+    names = np.unique(labels)
+    prompts = [text.spec.prompt.format(name.lower()) for name in names]
+    guess = (text.project(features[test]) @ text.encode_texts(prompts).T).argmax(axis=1)
     figures = {
         "knn_accuracy": knn_accuracy(looks[~test], labels[~test], looks[test], labels[test]),
-        "zero_shot_accuracy": float(np.mean(np.array(names)[guess] == labels[named])),
-        "zero_shot_classes": float(len(names)),
-        "majority_class_share": float(max(np.mean(labels[named] == name) for name in names)),
+        "zero_shot_accuracy": float(np.mean(names[guess] == labels[test])),
+        "majority_class_share": float(max(np.mean(labels[test] == name) for name in names)),
     }
     chosen = np.flatnonzero(test)[:200]
     for name, change in _COPIES.items():
@@ -203,7 +201,13 @@ def measure(data: Path) -> dict[str, Figures]:
     return {
         "flickr8k": text_to_image(text, data / "flickr8k"),
         "clothing": clothing(visual, text, data / "clothing"),
-        "coco128": {query: float(np.mean([good for _, good in top[query]])) for query in top},
+        "coco128_share_of_top_3": {
+            query: float(np.mean([good for _, good in best])) for query, best in top.items()
+        },
+        "coco128": {
+            "first_hit_right": float(np.mean([best[0][1] for best in top.values()])),
+            "share_of_top_3_right": float(np.mean([[g for _, g in b] for b in top.values()])),
+        },
     }
 
 
@@ -213,7 +217,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="folder with flickr8k, clothing and coco128")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args(arguments)
-    report = json.dumps(measure(options.data), indent=2)
+    figures = measure(options.data)
+    rounded = {
+        name: {key: round(value, 4) for key, value in part.items()}
+        for name, part in figures.items()
+    }
+    report = json.dumps(rounded, indent=2)
     sys.stdout.write(report + "\n")
     if options.json:
         options.json.write_text(report + "\n", encoding="utf-8")
