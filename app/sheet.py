@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -43,6 +43,16 @@ def contact_sheet(
         top = heading + (place // columns) * (_SIDE + _CAPTION + _GAP)
         _draw_cell(sheet, draw, hit, thumbnails.get(hit.image.image_id), left, top)
     return sheet
+
+
+def stack(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Several sheets of one width below each other."""
+    whole = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)), _PAPER)
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return whole
 
 
 def _draw_cell(

@@ -85,18 +85,11 @@ def _show(command: str, path: Path, hits: Hits) -> None:
 
 def _draw(collection: Collection, answers: list[tuple[str, Hits]], path: Path) -> Path:
     """One sheet with all answers below each other."""
-    from PIL import Image
-
-    from app.sheet import contact_sheet
+    from app.sheet import contact_sheet, stack
 
     parts = []
     for title, hits in answers:
         thumbnails = collection.store.thumbnails([hit.image.image_id for hit in hits])
         parts.append(contact_sheet(hits, thumbnails, title))
-    sheet = Image.new("RGB", (parts[0].width, sum(part.height for part in parts)), "white")
-    top = 0
-    for part in parts:
-        sheet.paste(part, (0, top))
-        top += part.height
-    sheet.save(path)
+    stack(parts).save(path)
     return path
