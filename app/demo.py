@@ -62,7 +62,7 @@ def _sources() -> Iterator[Path]:
         if spec is None or not spec.submodule_search_locations:
             raise InstallError(
                 "the demo's photos come with scikit-image and scikit-learn: "
-                "pip install 'retrieval[demo]', or name a folder of your own"
+                "pip install scikit-image scikit-learn, or name a folder of your own"
             )
         here = Path(spec.submodule_search_locations[0]) / subfolder
         yield from (here / name for name in names if (here / name).exists())

@@ -12,9 +12,9 @@ from retrieval.errors import RetrievalError
 Finding = dict[str, str]
 
 _OPTIONAL = {
-    "torch": "encoders from a model hub: pip install 'retrieval[torch]'",
-    "pillow_heif": "HEIC photos: pip install 'retrieval[heif]'",
-    "pandas": "results as pandas frames: pip install 'retrieval[pandas]'",
+    "torch": "encoders from a model hub: pip install torch transformers",
+    "pillow_heif": "HEIC photos: pip install pillow-heif",
+    "pandas": "results as pandas frames: pip install pandas",
 }
 
 

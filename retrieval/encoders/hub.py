@@ -47,7 +47,7 @@ def fetch(source: str, revision: str = "main") -> Path:
     except ImportError as error:
         raise EncoderUnavailable(
             f"{source} is on the model hub, whose client is not installed: "
-            "pip install 'retrieval[torch]'"
+            "pip install huggingface_hub"
         ) from error
     if cached := _cached(source, revision):
         return cached

@@ -36,7 +36,7 @@ def require() -> None:
     names = ("torch", "transformers", "huggingface_hub")
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
         raise EncoderUnavailable(
-            f"this encoder needs {', '.join(missing)}: pip install 'retrieval[torch]'. "
+            f"this encoder needs {', '.join(missing)}: pip install torch transformers. "
             "The encoders pocket-visual and pocket-text need neither."
         )
 

@@ -149,7 +149,7 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise ImageError(
-            "unsupported", "HEIC needs a package more: pip install 'retrieval[heif]'"
+            "unsupported", "HEIC needs a package more: pip install pillow-heif"
         ) from error
     file: ImageFile.ImageFile = HeifImageFile(io.BytesIO(data))
     return file

@@ -60,7 +60,7 @@ def load_faiss() -> ModuleType:
     """
     name = guard()
     if name is None:
-        raise InstallError("FAISS is not installed: pip install 'retrieval[cpu]' (or [gpu])")
+        raise InstallError("FAISS is not installed: pip install faiss-cpu (or faiss-gpu)")
     repair = _REPAIR.format(names=name)
     try:
         import faiss

@@ -165,7 +165,7 @@ def test_encoders_and_doctor_tell_what_there_is(collection):
         (["search", "x", "-c", "nowhere.lance"], "nowhere.lance"),
         (["index", "no/such/folder", "-c", "new.lance"], "no/such/folder"),
         (["index", ".", "-c", "new.lance", "--encoder", "cliip"], "cliip"),
-        (["index", ".", "-c", "new.lance", "--encoder", "siglip2-base"], "siglip2-base"),
+        (["index", ".", "-c", "new.lance", "--encoder", "siglip2-base"], "pocket-text"),
     ],
 )
 def test_errors_are_one_line_on_stderr_and_exit_with_1(tmp_path, arguments, says):
