@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -28,21 +30,31 @@ app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 
 
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from retrieval import __version__
+
+        typer.echo(f"retrieval {__version__}")
+        raise typer.Exit
+
+
 def main() -> None:
-    """Run the command line; what this project raises on purpose is told in one line."""
+    """Run the command line; an error of this project or of the system is told in one line."""
     from retrieval.errors import RetrievalError
 
+    os.environ.setdefault("LANCE_LOG", "error")  # what it warns of, it does again by itself
     try:
         app()
-    except RetrievalError as error:
+    except BrokenPipeError:
+        # Nobody reads any more; what is left in the buffer must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (RetrievalError, OSError) as error:
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The write path: from pictures to rows of a collection."""
 
-from indexers.ingest import ingest
 from indexers.report import IngestInterrupted, IngestReport
+from indexers.run import ingest
 
 __all__ = ["IngestInterrupted", "IngestReport", "ingest"]

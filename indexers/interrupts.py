@@ -13,17 +13,17 @@ class Stop:
     """Says when to stop: because a caller's event is set, or because a signal came.
 
     Attributes:
-        signalled: whether a signal came.
+        signal: number of the signal that came, or None.
     """
 
     def __init__(self, event: threading.Event | None = None) -> None:
         """Watch ``event``, where there is one."""
         self._event = event or threading.Event()
-        self.signalled = False
+        self.signal: int | None = None
 
     def is_set(self) -> bool:
         """Whether to stop."""
-        return self._event.is_set() or self.signalled
+        return self._event.is_set() or self.signal is not None
 
 
 @contextmanager
@@ -43,11 +43,12 @@ def stoppable(event: threading.Event | None) -> Iterator[Stop]:
             signal.signal(number, handler)
 
     def wish(number: int, frame: FrameType | None) -> None:
-        stop.signalled = True
+        stop.signal = number
         restore()
 
-    for number in before:
-        signal.signal(number, wish)
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup and `command &` mean it
+            signal.signal(number, wish)
     try:
         yield stop
     finally:

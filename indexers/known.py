@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from retrieval.store import Store
@@ -36,30 +37,36 @@ class KnownImages:
         self._ids = {row.image_id for row in self.by_uri.values()}
         self._by_hash: dict[str, list[Known]] = defaultdict(list)
         for row in sorted(self.by_uri.values(), key=lambda row: row.uri):
-            if not row.missing:
-                self._by_hash[row.content_hash].append(row)
+            self._by_hash[row.content_hash].append(row)
         self._claimed: set[int] = set()
 
     @classmethod
-    def of(cls, store: Store) -> KnownImages:
-        """Read what ``store`` holds."""
-        return cls(_rows(store))
+    def of(cls, store: Store, spaces: Sequence[str]) -> KnownImages:
+        """Read what ``store`` holds, and what it lacks of ``spaces`` (it may not have one yet)."""
+        return cls(_rows(store, spaces))
 
     def has_content(self, content_hash: str) -> bool:
         """Whether a complete row has this content, so that its vectors can be used again."""
-        return content_hash in self._by_hash
+        return self.same_content(content_hash) is not None
 
     def claim_moved(self, content_hash: str) -> Known | None:
         """A row of this content whose file is gone, given out once."""
-        for row in self._by_hash[content_hash]:
+        for row in self._by_hash.get(content_hash, ()):
             if row.image_id not in self._claimed and vanished(row.uri):
                 self._claimed.add(row.image_id)
                 return row
         return None
 
-    def same_content(self, content_hash: str) -> Known:
-        """A row of this content, there or gone."""
-        return self._by_hash[content_hash][0]
+    def same_content(self, content_hash: str) -> Known | None:
+        """A complete row of this content, its file there or gone."""
+        rows = self._by_hash.get(content_hash, ())
+        return next((row for row in rows if not row.missing), None)
+
+    def forget_content(self, row: Known) -> None:
+        """Remember that ``row`` is about to hold other content."""
+        rows = self._by_hash.get(row.content_hash, ())
+        # A new list: worker threads may be looking at the old one.
+        self._by_hash[row.content_hash] = [each for each in rows if each is not row]
 
     def claimed(self, row: Known) -> bool:
         """Whether ``row`` lives on at another uri."""
@@ -84,21 +91,23 @@ class KnownImages:
 
 
 def vanished(uri: str) -> bool:
-    """Whether the file behind ``uri`` is certainly gone (not merely out of reach)."""
+    """Whether there is certainly no file behind ``uri`` any more (not merely out of reach).
+
+    A folder or a symbolic link in its place is none: neither would be taken for a picture.
+    """
     path = path_of(uri)
     if path is None:
         return False
     try:
-        os.lstat(path)
+        return not stat.S_ISREG(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
         return False
-    return False
 
 
-def _rows(store: Store) -> Iterator[Known]:
-    names = list(store.spaces)
+def _rows(store: Store, spaces: Sequence[str]) -> Iterator[Known]:
+    there = set(store.spaces)
     for batch in store.known().to_batches():
         columns = batch.to_pydict()
         for row in range(batch.num_rows):
@@ -108,5 +117,9 @@ def _rows(store: Store) -> Iterator[Known]:
                 content_hash=columns["content_hash"][row],
                 size_bytes=columns["size_bytes"][row],
                 mtime_ns=columns["mtime_ns"][row],
-                missing=tuple(name for name in names if not columns[f"embedded:{name}"][row]),
+                missing=tuple(
+                    name
+                    for name in spaces
+                    if name not in there or not columns[f"embedded:{name}"][row]
+                ),
             )

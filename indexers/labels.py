@@ -37,8 +37,8 @@ class CsvLabels:
     """A CSV file with a column ``file`` and one that holds the labels.
 
     ``file`` holds paths relative to the CSV's folder, absolute paths, or base names. ``split``
-    and ``tags`` (separated by ``;``) go where they belong; every other column becomes a metadata
-    column of the type that its values have.
+    and ``tags`` (separated by ``;``) go where they belong; every other column that holds anything
+    becomes a metadata column of the type that its values have.
     """
 
     def __init__(self, csv: str | os.PathLike[str], column: str) -> None:
@@ -47,15 +47,17 @@ class CsvLabels:
         Raises:
             SourceError: if the file or a column is not there.
         """
+        from pyarrow.types import is_null
+
         table = _read_csv(os.fspath(csv), ("file", column, *RESERVED))
         for needed in ("file", column):
             if needed not in table.column_names:
                 have = ", ".join(table.column_names)
                 raise SourceError(f"{os.fspath(csv)} has no column {needed!r}; it has: {have}")
-        self.columns = {
+        self.columns: Mapping[str, Any] = {
             field.name: field.type
             for field in table.schema
-            if field.name not in {"file", column, *RESERVED}
+            if field.name not in {"file", column, *RESERVED} and not is_null(field.type)
         }
         folder = os.path.dirname(os.path.realpath(csv))
         self._by_path: dict[str, Mapping[str, Any]] = {}
@@ -79,37 +81,48 @@ class CsvLabels:
         return exact or self._by_name.get(os.path.basename(path)) or {}
 
 
-def labels_from(text: str | None) -> Labels | None:
-    """Read what ``--labels`` says: ``folder``, or ``FILE.csv:COLUMN``.
+def labels_from(given: str | Labels | None) -> Labels | None:
+    """Read what ``--labels`` says: ``folder``, or ``FILE.csv:COLUMN``; an object is one already.
 
     Raises:
         SourceError: if it says neither.
     """
-    if text is None:
-        return None
-    if text == "folder":
+    if given is None or not isinstance(given, str | os.PathLike):
+        return given
+    if given == "folder":
         return FolderLabels()
-    csv, colon, column = text.rpartition(":")
+    csv, colon, column = os.fspath(given).rpartition(":")
     if not colon or not csv or not column:
-        raise SourceError(f"labels are 'folder' or FILE.csv:COLUMN, not {text!r}")
+        raise SourceError(f"labels are 'folder' or FILE.csv:COLUMN, not {os.fspath(given)!r}")
     return CsvLabels(csv, column)
 
 
 def _read_csv(path: str, text_columns: Sequence[str]) -> Any:
-    """Read a CSV file; types are inferred but for ``text_columns``, where 007 stays 007."""
+    """Read a CSV file; types are inferred but for ``text_columns``, where 007 and NA stay text."""
     import pyarrow as pa
     import pyarrow.csv
 
-    options = pyarrow.csv.ConvertOptions(
-        strings_can_be_null=True, column_types=dict.fromkeys(text_columns, pa.string())
+    as_text = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(text_columns, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
     )
+    inferred = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
     try:
-        table = pyarrow.csv.read_csv(path, convert_options=options)
+        table = pyarrow.csv.read_csv(path, convert_options=inferred)
+        names = table.column_names
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise SourceError(f"the labels file {path!r} has two columns {min(twice)!r}")
+        texts = pyarrow.csv.read_csv(path, convert_options=as_text)
+        for at, field in enumerate(table.schema):
+            source = texts if field.name in text_columns else table
+            column = source.column(field.name).cast(_column_type(source.schema.field(at).type))
+            table = table.set_column(at, field.name, column)
     except FileNotFoundError as error:
         raise SourceError(f"there is no labels file {path!r}") from error
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise SourceError(f"the labels file {path!r} cannot be read: {error}") from error
-    return table.cast(pa.schema([pa.field(f.name, _column_type(f.type)) for f in table.schema]))
+    return table
 
 
 def _column_type(inferred: Any) -> Any:
@@ -120,8 +133,8 @@ def _column_type(inferred: Any) -> Any:
         return pa.int64()
     if pa.types.is_floating(inferred):
         return pa.float64()
-    if pa.types.is_boolean(inferred):
-        return pa.bool_()
+    if pa.types.is_boolean(inferred) or pa.types.is_null(inferred):
+        return inferred
     if pa.types.is_date(inferred) or pa.types.is_timestamp(inferred):
         return pa.timestamp("us")
     return pa.string()

@@ -109,13 +109,18 @@ class Preparer:
         self._min_side = max(e.spec.preprocess.size for e in encoders) if tolerant else None
         self._dry_run = dry_run
 
-    def __call__(self, jobs: Sequence[Job]) -> Chunk:
-        """Work through ``jobs``; a bad file becomes an outcome and stops nothing."""
+    def __call__(self, jobs: Sequence[Job], *, reuse: bool = True) -> Chunk:
+        """Work through ``jobs``; a bad file becomes an outcome and stops nothing.
+
+        Args:
+            jobs: what to do.
+            reuse: stop at the hash where a row of the collection has the same bytes.
+        """
         chunk = Chunk()
         waiting: list[Prepared] = []
         pixels = 0
         for job in jobs:
-            outcome = self._prepare(job, chunk.cpu_seconds)
+            outcome = self._prepare(job, reuse, chunk.cpu_seconds)
             chunk.outcomes.append(outcome)
             if isinstance(outcome, Prepared) and outcome.image is not None:
                 waiting.append(outcome)
@@ -126,7 +131,7 @@ class Preparer:
         self._encode(waiting, chunk)
         return chunk
 
-    def _prepare(self, job: Job, clock: dict[str, float]) -> Outcome:
+    def _prepare(self, job: Job, reuse: bool, clock: dict[str, float]) -> Outcome:
         file = job.file
         try:
             with _timed(clock, "read"), open(file.path, "rb") as handle:
@@ -135,7 +140,7 @@ class Preparer:
             return Failed(file, "read", type(error).__name__, error.strerror or str(error))
         with _timed(clock, "hash"):
             digest = content_hash(data)
-        if self._known.has_content(digest):
+        if reuse and self._known.has_content(digest):
             return SameContent(job, digest)
         unchanged = job.known is not None and job.known.content_hash == digest
         spaces = job.known.missing if job.known and unchanged else tuple(self._encoders)

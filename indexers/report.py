@@ -17,6 +17,7 @@ class IngestReport:
         removed: images taken out because their file vanished (``prune``).
         failed: files that could not be read, decoded or encoded; each is in the failures table.
         encoded: images that went through an encoder.
+        labelled: files for which the labels source knew something.
         seconds: wall time.
         dry_run: nothing was written; the numbers say what would have happened.
         interrupted: the run was stopped; what was done is written.
@@ -30,6 +31,7 @@ class IngestReport:
     removed: int = 0
     failed: int = 0
     encoded: int = 0
+    labelled: int = 0
     seconds: float = 0.0
     dry_run: bool = False
     interrupted: bool = False
@@ -46,9 +48,11 @@ class IngestInterrupted(KeyboardInterrupt):
 
     Attributes:
         report: what was done.
+        signal: number of the signal that interrupted.
     """
 
-    def __init__(self, report: IngestReport) -> None:
+    def __init__(self, report: IngestReport, signal: int) -> None:
         """Carry the report of what was done before the interruption."""
         super().__init__("interrupted; what was done is written, and the next run goes on from it")
         self.report = report
+        self.signal = signal

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def image_table(rows: Sequence[dict[str, Any]], store: Store) -> pa.Table:
-    """Rows that all set the same columns; the store casts them to its own types.
+    """Rows as one table; the store casts it to its own types. What a row lacks is null.
 
     ``vectors`` of a row is a mapping from space to ``[dim]``; every other key is a column.
     """
     import pyarrow as pa
 
-    names = [name for name in rows[0] if name != "vectors"]
+    names = dict.fromkeys(name for row in rows for name in row if name != "vectors")
     columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
     for space in rows[0].get("vectors", ()):
         matrix = np.stack([row["vectors"][space] for row in rows]).astype(np.float32)

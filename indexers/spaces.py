@@ -5,47 +5,94 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from indexers.labels import Labels
 from retrieval import settings
 from retrieval.encoders import Encoder, load, space_of
-from retrieval.errors import CollectionNotFound
+from retrieval.errors import CollectionError, CollectionNotFound, EncoderError
 from retrieval.query import Collection, open_collection
+from retrieval.query.spaces import check_identity
+from retrieval.store import check_columns
 from retrieval.types import VectorType
+
+Encoders = Sequence[str | Encoder] | None
 
 
 def collection_for(
     collection: Collection | str | os.PathLike[str],
-    encoders: Sequence[str | Encoder] | None,
-    dtype: VectorType,
+    encoders: Encoders,
+    dtype: VectorType | None,
+    labels: Labels | None,
     *,
     dry_run: bool,
 ) -> Collection | None:
-    """The collection to write to: opened, or made; None where a dry run would have to make it."""
-    if isinstance(collection, Collection):
-        return collection
-    try:
-        return open_collection(collection, create=not dry_run, encoders=encoders, dtype=dtype)
-    except CollectionNotFound:
-        if dry_run:
-            return None
-        raise
+    """The collection to write to: opened, or made; None where a dry run would have to make it.
+
+    It has the columns that ``labels`` brings, unless this is a dry run.
+
+    Raises:
+        CollectionError: if a label column cannot be one, or ``dtype`` is not what is stored;
+            nothing is written.
+        EncoderError: if a new collection is to have no encoder at all.
+    """
+    if encoders is not None and (isinstance(encoders, str) or not encoders):
+        raise EncoderError(f"encoders is a list of at least one name or object, not {encoders!r}")
+    columns = labels.columns if labels else {}
+    check_columns(columns)
+    opened = _open(collection, encoders, dtype, dry_run)
+    if opened is None:
+        return None
+    for space in opened.spaces.values():
+        if dtype is not None and space.dtype != dtype:
+            raise CollectionError(
+                f"space {space.name!r} stores {space.dtype}, not {dtype}: make a new collection, "
+                "or leave the type out"
+            )
+    if not dry_run:
+        opened.store.add_columns(check_columns(columns, opened.store.columns()))
+    return opened
 
 
 def encoders_for(
-    collection: Collection | None, extra: Sequence[str | Encoder] | None, dtype: VectorType
+    collection: Collection | None, extra: Encoders, dtype: VectorType | None, *, dry_run: bool
 ) -> list[Encoder]:
-    """The encoders of the collection's spaces, after adding spaces for ``extra`` ones.
+    """The encoders of the collection's spaces and, after adding spaces for them, ``extra`` ones.
 
     Raises:
         SpaceMismatch: if an encoder is not the one that made the collection's space.
     """
     if collection is None:
-        names = extra if extra is not None else settings.load().encoders
-        return [_loaded(each) for each in names]
+        return [_loaded(each) for each in extra or settings.load().encoders]
+    new = []
     for encoder in map(_loaded, extra or ()):
-        if encoder.spec.name not in collection.spaces:
-            collection.store.add_space(space_of(encoder, dtype))
-        collection.use(encoder)
-    return [collection.encoder(name) for name in collection.spaces]
+        if encoder.spec.name in collection.spaces:
+            check_identity(collection.spaces[encoder.spec.name], encoder)
+            collection.use(encoder)
+        else:
+            new.append(encoder)
+    there = [collection.encoder(name) for name in collection.spaces]
+    if not dry_run:
+        for encoder in new:
+            collection.store.add_space(space_of(encoder, dtype or "float32"))
+            collection.use(encoder)
+    return there + new
+
+
+def _open(
+    collection: Collection | str | os.PathLike[str],
+    encoders: Encoders,
+    dtype: VectorType | None,
+    dry_run: bool,
+) -> Collection | None:
+    if isinstance(collection, Collection):
+        return collection
+    try:
+        return open_collection(
+            collection, create=not dry_run, encoders=encoders, dtype=dtype or "float32"
+        )
+    except CollectionNotFound:
+        if dry_run:
+            return None
+        raise
 
 
 def _loaded(encoder: str | Encoder) -> Encoder:

@@ -10,7 +10,7 @@ from typing import Any
 
 from indexers.known import Known, KnownImages
 from indexers.labels import Labels
-from indexers.prepare import Chunk, Failed, Outcome, Prepared, SameContent
+from indexers.prepare import Chunk, Failed, Outcome, Prepared, Preparer, SameContent
 from indexers.report import IngestReport
 from indexers.rows import failure_table, image_table
 from indexers.sources import FoundFile
@@ -32,9 +32,11 @@ class Writer:
         known: KnownImages,
         labels: Labels | None,
         report: IngestReport,
+        prepare: Preparer,
         commit_rows: int,
     ) -> None:
         """Write to ``store`` (None for a dry run) and count into ``report``."""
+        self._prepare = prepare
         self._commit_rows = commit_rows
         self._store = store
         self._known = known
@@ -42,7 +44,7 @@ class Writer:
         self._report = report
         self._inserts: list[dict[str, Any]] = []
         self._updates: list[dict[str, Any]] = []
-        self._copies: list[tuple[int, dict[str, Any]]] = []
+        self._copies: list[SameContent] = []
         self._failures: list[Failed] = []
         self._last_commit = time.monotonic()
         self.failed_uris: set[str] = set()
@@ -63,15 +65,22 @@ class Writer:
         self._failures.append(failed)
         self.failed_uris.add(failed.file.uri)
 
-    def relabel(self, row: Known, facts: Mapping[str, Any]) -> None:
-        """Give an unchanged image other labels."""
-        self._report.updated += 1
-        self._updates.append({"image_id": row.image_id, **facts})
+    def keep(self, row: Known, file: FoundFile, stored: Mapping[str, Any]) -> None:
+        """Leave an unchanged image as it is, but for labels that differ from ``stored`` ones."""
+        facts = self._facts(file)
+        if any(stored.get(name) != value for name, value in facts.items()):
+            self._report.updated += 1
+            self._updates.append({"image_id": row.image_id, **facts})
+        else:
+            self._report.skipped += 1
 
     def commit(self) -> None:
         """Write everything that is queued."""
         self._last_commit = time.monotonic()
         if self._store is None:
+            for same in self._copies:
+                self._put(same.job.known, same.job.file, {})
+            self._copies.clear()
             return
         self._copy_content(self._store)
         if self._inserts:
@@ -95,53 +104,69 @@ class Writer:
     def _take_prepared(self, done: Prepared) -> None:
         self._report.encoded += 1
         content = {"content_hash": done.content_hash, **done.facts, "vectors": done.vectors}
-        self._put(done.job.known, done.job.file, content)
+        known = done.job.known
+        if known is None and (moved := self._known.claim_moved(done.content_hash)):
+            known, content = moved, {**content, "uri": done.job.file.uri}
+        self._put(known, done.job.file, content)
 
     def _take_same(self, same: SameContent) -> None:
         known, file = same.job.known, same.job.file
-        if known is not None and known.content_hash == same.content_hash:
-            self._put(known, file, {})
-            return
-        moved = self._known.claim_moved(same.content_hash) if known is None else None
-        if moved is not None:
+        if known is None and (moved := self._known.claim_moved(same.content_hash)):
             self._put(moved, file, {"uri": file.uri})
-            return
-        row = self._put(known, file, {}, queue=False)
-        self._copies.append((self._known.same_content(same.content_hash).image_id, row))
+        elif known and known.content_hash == same.content_hash and not known.missing:
+            self._put(known, file, {})
+        else:
+            self._copies.append(same)
 
-    def _put(
-        self, known: Known | None, file: FoundFile, content: dict[str, Any], queue: bool = True
-    ) -> dict[str, Any]:
+    def _put(self, known: Known | None, file: FoundFile, content: Mapping[str, Any]) -> None:
         """Queue a row: an insert where the image is new, an update of its columns where not."""
         row = {"size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns, **content}
-        if self._labels:
-            row |= self._labels.facts(file.path)
+        row |= self._facts(file)
         row["ingested_at"] = datetime.now(UTC)
         if known is None:
             self._report.added += 1
             row |= {"image_id": self._known.new_id(file.uri), "uri": file.uri}
-        else:
-            self._report.updated += 1
-            row["image_id"] = known.image_id
-        if queue:
-            (self._updates if known else self._inserts).append(row)
-        return row
+            self._inserts.append(row)
+            return
+        self._report.updated += 1
+        row["image_id"] = known.image_id
+        self._updates.append(row)
+        if row.get("content_hash", known.content_hash) != known.content_hash:
+            self._known.forget_content(known)
+
+    def _facts(self, file: FoundFile) -> Mapping[str, Any]:
+        facts = self._labels.facts(file.path) if self._labels else {}
+        self._report.labelled += bool(facts)
+        return facts
 
     def _copy_content(self, store: Store) -> None:
-        """Fill queued rows whose bytes another row already has from that row."""
-        if not self._copies:
-            return
-        columns = ["content_hash", "width", "height", "format", "captured_at", "metadata"]
-        columns += ["thumbnail", *(store.vector_column(name) for name in store.spaces)]
-        sources = sorted({source for source, _ in self._copies})
-        table = store.rows(sources, columns)
-        place = {source: at for at, source in enumerate(sources)}
-        for source, row in self._copies:
-            content = table.slice(place[source], 1).to_pylist()[0]
-            vectors = {name: content.pop(store.vector_column(name)) for name in store.spaces}
-            full = {**content, **row, "vectors": vectors}
-            (self._inserts if "uri" in row else self._updates).append(full)
-        self._copies.clear()
+        """Queue the rows whose bytes another row already has, taking them over from that row.
+
+        The other row may have been overwritten or deleted since the file was hashed, by this run
+        or by another process. Then the file is decoded and encoded after all.
+        """
+        copies, self._copies = self._copies, []
+        sources = [self._known.same_content(same.content_hash) for same in copies]
+        contents = _contents(store, {row.image_id for row in sources if row})
+        for same, source in zip(copies, sources, strict=True):
+            content = contents.get(source.image_id) if source else None
+            if content is not None and content["content_hash"] == same.content_hash:
+                self._put(same.job.known, same.job.file, content)
+            else:
+                self._take(self._prepare([same.job], reuse=False).outcomes[0])
+
+
+def _contents(store: Store, ids: set[int]) -> dict[int, dict[str, Any]]:
+    """What depends on a file's bytes alone, of those ``ids`` that are (still) complete rows."""
+    names = {name: store.vector_column(name) for name in store.spaces}
+    columns = ["content_hash", "width", "height", "format", "captured_at", "metadata", "thumbnail"]
+    there = sorted(ids.intersection(store.ids().tolist())) if ids else []
+    found = {}
+    for row in store.rows(there, ["image_id", *columns, *names.values()]).to_pylist():
+        vectors = {name: row.pop(column) for name, column in names.items()}
+        if all(vector is not None for vector in vectors.values()):
+            found[row.pop("image_id")] = {**row, "vectors": vectors}
+    return found
 
 
 def _by_columns(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -36,6 +36,11 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    """Also the names that are imported when they are first used."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
     """Import public names when they are first used, so that ``import retrieval`` stays cheap."""
     if name not in _HOMES:

@@ -14,6 +14,7 @@
     │   └── SchemaError       written by a newer version, or damaged
     ├── FilterError           a filter expression that does not parse or fit the schema
     ├── QueryError            a query without an answer: empty, wrong dimension, unknown id
+    ├── SettingsError         an environment variable that makes no sense
     └── InstallError          a missing or contradicting package
 
 Messages say what is wrong and, where there is one, name the fix.
@@ -86,6 +87,10 @@ class FilterError(RetrievalError):
 
 class QueryError(RetrievalError):
     """A query that has no answer: empty, of the wrong dimension, or about an unknown image."""
+
+
+class SettingsError(RetrievalError):
+    """An environment variable whose value makes no sense."""
 
 
 class InstallError(RetrievalError):

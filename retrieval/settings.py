@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrieval.errors import SettingsError
+
 DEFAULT_ENCODERS = ("pocket-visual", "pocket-text")
 DEFAULT_MAX_PIXELS = 100_000_000
 
@@ -26,14 +28,25 @@ class Settings:
 
 
 def load() -> Settings:
-    """Read the settings from the environment."""
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: if a variable makes no sense.
+    """
     names = os.environ.get("RETRIEVAL_ENCODERS", "")
     encoders = tuple(name.strip() for name in names.split(",") if name.strip())
     return Settings(
         cache_dir=_cache_dir(),
         encoders=encoders or DEFAULT_ENCODERS,
-        max_pixels=int(os.environ.get("RETRIEVAL_MAX_PIXELS", DEFAULT_MAX_PIXELS)),
+        max_pixels=_max_pixels(),
     )
+
+
+def _max_pixels() -> int:
+    text = os.environ.get("RETRIEVAL_MAX_PIXELS", str(DEFAULT_MAX_PIXELS))
+    if not text.isdecimal() or int(text) == 0:
+        raise SettingsError(f"RETRIEVAL_MAX_PIXELS is a positive whole number, not {text!r}")
+    return int(text)
 
 
 def _cache_dir() -> Path:

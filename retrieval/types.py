@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.errors import CollectionError
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -72,6 +74,11 @@ class Space:
     dtype: VectorType = "float32"
     runtime: str = ""
     precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        """Refuse a type that vectors cannot be stored in."""
+        if self.dtype not in ("float32", "float16"):
+            raise CollectionError(f"vectors are stored as float32 or float16, not {self.dtype!r}")
 
     @property
     def identity(self) -> tuple[str, str, str, str, int]:

@@ -25,8 +25,9 @@ def delete(
 ) -> None:
     """Take images out of a collection. The files themselves stay where they are.
 
-    Without --purge, older versions of the collection still hold the rows until they are cleaned
-    up. --purge alone removes the traces of earlier deletions.
+    It asks before it does so, unless you say --yes. Without --purge, older versions of the
+    collection still hold the rows until they are cleaned up. --purge alone removes the traces of
+    earlier deletions; nobody else should write meanwhile.
 
     Example: `retrieval delete -c photos.lance --where "split = 'test'"`
     """
@@ -41,7 +42,7 @@ def delete(
     if where is not None:
         chosen += opened.store.ids(where).tolist()
     chosen = sorted(set(chosen))
-    if not yes and not json:
+    if not yes:
         trace = " and every trace of them" if purge else ""
         typer.confirm(f"delete {len(chosen)} of {len(opened)} images{trace}?", abort=True, err=True)
     removed = opened.delete(chosen, purge=purge)

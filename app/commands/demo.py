@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +34,9 @@ def demo(
 
     say = console().print
     folder = images or gather(out / "photos")
-    path = out / (f"{folder.resolve().name}.lance" if images else "photos.lance")
+    # Two folders of one name are two collections.
+    mark = hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=4).hexdigest()
+    path = out / (f"{folder.resolve().name}-{mark}.lance" if images else "photos.lance")
     say(f"1. Index {folder} into {path}")
     collection = _index(folder, path)
     if not len(collection):

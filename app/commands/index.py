@@ -23,8 +23,9 @@ def index(
         typer.Option(help="Encoder of a new collection, or one to add; see `retrieval encoders`."),
     ] = None,
     dtype: Annotated[
-        Literal["float32", "float16"], typer.Option(help="How a new collection stores vectors.")
-    ] = "float32",
+        Literal["float32", "float16"] | None,
+        typer.Option(help="How a new collection stores vectors; float32 unless said."),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(metavar="folder|CSV:COLUMN", help="Labels: folder names, or a CSV's column."),
@@ -79,10 +80,10 @@ def index(
                 watch=watch,
             )
     except IngestInterrupted as stopped:
-        _tell(stopped.report, collection, json)
+        _tell(stopped.report, collection, json, labels)
         complain(str(stopped))
-        raise typer.Exit(130) from stopped
-    _tell(report, collection, json)
+        raise typer.Exit(128 + stopped.signal) from stopped
+    _tell(report, collection, json, labels)
 
 
 def _count(sources: list[object]) -> int:
@@ -101,7 +102,11 @@ def _tell_default(collection: str) -> None:
         )
 
 
-def _tell(report: IngestReport, collection: str, json: bool) -> None:
+def _tell(report: IngestReport, collection: str, json: bool, labels: str | None) -> None:
+    if not report.done:
+        note("no file among the sources looks like an image")
+    elif labels:
+        note(f"labels found for {report.labelled} of {report.done - report.failed} images")
     if json:
         numbers = {name: getattr(report, name) for name in _COUNTS}
         print_json({**numbers, "seconds": round(report.seconds, 3)})

@@ -10,7 +10,7 @@ from app import options
 from app.output import hits_as_json, note, print_hits, print_json, print_paths
 
 if TYPE_CHECKING:
-    from retrieval.types import Hits
+    from retrieval import Collection, Hits
 
 
 def search(
@@ -40,8 +40,12 @@ def search(
     """
     import retrieval
     from retrieval import Term
+    from retrieval.errors import QueryError
 
-    hits = retrieval.open(collection).search(
+    if sheet and not sheet.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
+        raise QueryError(f"a contact sheet is a .png, .jpg or .webp file, not {sheet!r}")
+    opened = retrieval.open(collection)
+    hits = opened.search(
         text,
         image_id=image_id,
         terms=[Term(image=path) for path in image or ()],
@@ -50,8 +54,6 @@ def search(
         k=k,
         space=space,
     )
-    if sheet:
-        _write_sheet(hits, collection, sheet, text)
     if json:
         print_json(hits_as_json(hits))
     elif paths:
@@ -60,12 +62,13 @@ def search(
         print_hits(hits)
     else:
         note("nothing found: the collection has no image that fits")
+    if sheet:
+        _write_sheet(opened, hits, sheet, text)
 
 
-def _write_sheet(hits: Hits, collection: str, path: str, title: str | None) -> None:
-    import retrieval
+def _write_sheet(collection: Collection, hits: Hits, path: str, title: str | None) -> None:
     from app.sheet import contact_sheet
 
-    thumbnails = retrieval.open(collection).store.thumbnails([h.image.image_id for h in hits])
+    thumbnails = collection.store.thumbnails([hit.image.image_id for hit in hits])
     contact_sheet(hits, thumbnails, title or "").save(path)
     note(f"contact sheet: {path}")

@@ -61,8 +61,12 @@ class FolderSource:
                 out.
 
         Raises:
-            SourceError: if ``root`` is not there.
+            SourceError: if ``root`` is empty or not there, or the globs are no lists.
         """
+        if not os.fspath(root):
+            raise SourceError("the source is empty: name a folder or an image file")
+        if isinstance(include, str) or isinstance(exclude, str):
+            raise SourceError("include and exclude are lists of globs: ['*.jpg']")
         self.root = os.path.realpath(os.path.expanduser(os.fspath(root)))
         if not os.path.exists(self.root):
             raise SourceError(f"there is no file or folder {os.fspath(root)!r}")

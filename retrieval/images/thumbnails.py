@@ -20,10 +20,10 @@ def thumbnail(image: Image.Image, side: int = 256) -> bytes:
     longest = max(image.size)
     if longest > side:
         width, height = (max(1, round(length * side / longest)) for length in image.size)
-        # A gap of 1 averages whole blocks first: a third to two thirds of the time is saved, at
-        # 35 dB to Lanczos, where the lossy packing that follows leaves 33 dB.
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=1.0)
+        # A gap of 1 averages whole blocks first, and Hamming costs two thirds of bicubic: both lose
+        # less than the lossy packing that follows.
+        image = image.resize((width, height), Image.Resampling.HAMMING, reducing_gap=1.0)
     packed = io.BytesIO()
     # Method 2 would save a sixth of the bytes and cost half as much time again; 4 takes threefold.
-    image.save(packed, "WEBP", quality=75, method=0, icc_profile=b"")
+    image.save(packed, "WEBP", quality=70, method=0, icc_profile=b"")
     return packed.getvalue()

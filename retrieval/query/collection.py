@@ -54,8 +54,9 @@ class Collection:
 
     def __len__(self) -> int:
         """Number of images."""
-        self.store.refresh()
-        return self.store.count()
+        with self._lock:
+            self.store.refresh()
+            return self.store.count()
 
     def __repr__(self) -> str:
         """Short, for the prompt."""
@@ -103,17 +104,21 @@ class Collection:
             raise QueryError(f"k is at least 1, not {k}")
         named = ("text", text), ("image", image), ("image_id", image_id), ("vector", vector)
         asked = [Term(**{name: value}) for name, value in named if value is not None]  # type: ignore[arg-type]
+        if isinstance(negative, str) or isinstance(terms, Term):
+            raise QueryError("negative and terms are lists: negative=['leather']")
         asked += terms
         asked += [t if isinstance(t, Term) else Term(t, weight=NEGATIVE_WEIGHT) for t in negative]
         if not asked:
             raise QueryError("the query is empty: give words, an image, an id or a vector")
-        self.store.refresh()
-        chosen = choose_space(self.spaces, asked, space)
+        with self._lock:
+            self.store.refresh()
+            chosen = choose_space(self.spaces, asked, space)
         needs_encoder = any(term.is_text or term.image is not None for term in asked)
         encoder = self.encoder(chosen.name) if needs_encoder else None
         query = compose(asked, chosen, encoder, self.store)
         with self._lock:  # neighbours and records of one and the same version
-            found = self.neighbors(query, chosen.name, k=k, where=where)
+            at_most = min(k, max(1, len(self)))
+            found = self.neighbors(query, chosen.name, k=at_most, where=where)
             return self._hits(found, chosen.name)
 
     def neighbors(
@@ -123,9 +128,20 @@ class Collection:
 
         Returns:
             Neighbours ``[q, k]``; see :class:`retrieval.types.Neighbors`.
+
+        Raises:
+            QueryError: if the shape does not fit the space, or k < 1.
+            UnknownSpace: if there is no such space.
+            FilterError: if ``where`` does not parse or fit the columns.
         """
+        if k < 1:
+            raise QueryError(f"k is at least 1, not {k}")
         with self._lock:
             self.store.refresh()
+            dim = choose_space(self.spaces, (), space).dim
+            if queries.ndim != 2 or queries.shape[1] != dim:
+                shape = list(queries.shape)
+                raise QueryError(f"queries have shape {shape}, space {space!r} has dim {dim}")
             allowed = None if where is None else self.store.ids(where)
             return nearest(self._scan(space), queries, k, allowed=allowed)
 
@@ -135,8 +151,9 @@ class Collection:
         Raises:
             QueryError: if there is no such image.
         """
-        self.store.refresh()
-        return self.store.records([image_id])[0]
+        with self._lock:
+            self.store.refresh()
+            return self.store.records([image_id])[0]
 
     def delete(self, ids: Sequence[int], *, purge: bool = False) -> int:
         """Take images out of the collection; their files stay where they are.
@@ -150,7 +167,9 @@ class Collection:
         """
         with self._lock:
             self.store.refresh()
-            removed = self.store.delete(ids) if len(ids) else 0
+            there = np.intersect1d(np.asarray(ids, dtype=np.int64), self.store.ids())
+            self.store.clear_failures([record.uri for record in self.store.records(there)])
+            removed = self.store.delete(there) if len(there) else 0
             if purge:
                 self.store.purge()
             return removed
@@ -161,7 +180,8 @@ class Collection:
         Args:
             where: filter expression; adds ``matching``, the number of images for which it holds.
         """
-        return checks.status(self, where)
+        with self._lock:
+            return checks.status(self, where)
 
     def self_test(self, sample: int = 32) -> tuple[int, list[str]]:
         """Search up to ``sample`` images by their own vectors, in every space.
@@ -169,7 +189,8 @@ class Collection:
         Returns:
             How many were tried, and the uris of those that did not find themselves first.
         """
-        return checks.self_test(self, sample)
+        with self._lock:
+            return checks.self_test(self, sample)
 
     def encoder(self, space: str) -> Encoder:
         """The encoder that belongs to ``space``, loaded once and checked against the collection."""
@@ -191,15 +212,16 @@ class Collection:
 
     def _scan(self, space: str) -> Iterable[Block]:
         """The space's blocks: kept in memory while they are few, else read again every time."""
-        version, blocks = self._blocks.get(space, (-1, []))
-        if version == self.version:
+        version = self.version
+        cached, blocks = self._blocks.get(space, (-1, []))
+        if cached == version:
             return blocks
         dim = self.spaces[space].dim
         if 4 * dim * self.store.count() > _CACHE_BYTES:
             self._blocks.pop(space, None)
             return self.store.vectors(space)
         blocks = list(self.store.vectors(space))
-        self._blocks[space] = (self.version, blocks)
+        self._blocks[space] = (version, blocks)
         return blocks
 
     def _hits(self, found: Neighbors, space: str) -> Hits:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from retrieval import settings
 from retrieval.encoders import Encoder, load, space_of
-from retrieval.errors import CollectionNotFound
+from retrieval.errors import CollectionError, CollectionNotFound, EncoderError
 from retrieval.query.collection import Collection
 from retrieval.store import Store
-from retrieval.types import VectorType
+from retrieval.types import Space, VectorType
 from retrieval.vectors.faiss_install import guard
 
 
@@ -41,6 +41,10 @@ def open_collection(
     """
     guard()
     uri = os.fspath(path)
+    if not uri.strip():
+        raise CollectionError("the path of the collection is empty")
+    if isinstance(encoders, str):
+        raise EncoderError(f"encoders is a list: [{encoders!r}]")
     options = dict(storage_options) if storage_options else None
     try:
         collection = Collection(Store.open(uri, storage_options=options))
@@ -50,8 +54,18 @@ def open_collection(
         names = encoders if encoders is not None else settings.load().encoders
         objects = [load(each) if isinstance(each, str) else each for each in names]
         spaces = [space_of(encoder, dtype) for encoder in objects]
-        collection = Collection(Store.create(uri, spaces, storage_options=options))
+        collection = Collection(_create(uri, spaces, options))
     for each in encoders or ():
         if not isinstance(each, str) and each.spec.name in collection.spaces:
             collection.use(each)
     return collection
+
+
+def _create(uri: str, spaces: Sequence[Space], options: dict[str, str] | None) -> Store:
+    """Make a collection, or open the one that another process made at the same moment."""
+    try:
+        return Store.create(uri, spaces, storage_options=options)
+    except CollectionError:
+        if not Store.exists(uri, storage_options=options):
+            raise
+        return Store.open(uri, storage_options=options)

@@ -21,6 +21,9 @@ NEGATIVE_WEIGHT = -0.5
 space share cancels out, and what is left is mostly noise."""
 
 
+_LARGEST = 1e150  # beyond it the square in a norm overflows
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """One part of a query: exactly one of text, image, image_id and vector, with a weight.
@@ -51,6 +54,8 @@ class Term:
             raise QueryError(f"a term is one of text, image, image_id and vector; it has {said}")
         if not np.isfinite(self.weight) or self.weight == 0:
             raise QueryError(f"a term's weight is a finite number other than 0, not {self.weight}")
+        if self.text is not None and not isinstance(self.text, str):
+            raise QueryError(f"the query text is a string, not {type(self.text).__name__}")
         if self.text is not None and not self.text.strip():
             raise QueryError("the query text is empty")
 
@@ -86,7 +91,7 @@ def compose(
 
 def _vector(term: Term, space: Space, encoder: Encoder | None, store: Store) -> NDArray[Any]:
     if term.vector is not None:
-        return _checked(np.asarray(term.vector), space)
+        return _checked(term.vector, space)
     if term.image_id is not None:
         return np.asarray(store.vectors_of(space.name, [term.image_id])[0])
     if encoder is None:
@@ -99,13 +104,17 @@ def _vector(term: Term, space: Space, encoder: Encoder | None, store: Store) -> 
     return np.asarray(encoder.encode_texts([str(term.text)])[0])
 
 
-def _checked(vector: NDArray[Any], space: Space) -> NDArray[Any]:
+def _checked(given: NDArray[Any], space: Space) -> NDArray[Any]:
+    try:
+        vector = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise QueryError(f"the query vector is not an array of numbers: {error}") from error
     if vector.shape != (space.dim,):
         raise QueryError(
             f"the query vector has shape {list(vector.shape)}, "
             f"but space {space.name!r} holds vectors of dim {space.dim}"
         )
-    if not np.issubdtype(vector.dtype, np.number) or not np.all(np.isfinite(vector)):
+    if not np.all(np.abs(vector) < _LARGEST):
         raise QueryError("the query vector holds values that are not finite numbers")
     return vector
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from retrieval.store import uris
-from retrieval.store.table import Table
+from retrieval.store.table import Busy, Table
 
 INDEXED = ("image_id", "uri", "content_hash", "label", "split")
 MIN_INDEXED_ROWS = 10_000
@@ -22,7 +23,10 @@ _KEEP_VERSIONS = timedelta(days=1)
 
 
 def optimize(images: Table) -> None:
-    """Compact fragments and bring scalar indexes up to date; nothing where nothing is due."""
+    """Compact fragments and bring scalar indexes up to date; nothing where nothing is due.
+
+    While others write it may lose every race; then it is left to the next run.
+    """
 
     def run(dataset: Any) -> None:
         if _wants_compaction(dataset):
@@ -33,7 +37,8 @@ def optimize(images: Table) -> None:
             dataset.cleanup_old_versions(older_than=_KEEP_VERSIONS)
         _index(dataset)
 
-    images.commit(run)
+    with suppress(Busy):
+        images.commit(run)
 
 
 def _wants_compaction(dataset: Any) -> bool:

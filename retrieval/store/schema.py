@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +96,31 @@ def space_fields(space: Space) -> pa.Schema:
     )
 
 
+def check_columns(
+    columns: Mapping[str, pa.DataType], existing: pa.Schema | None = None
+) -> pa.Schema:
+    """The fields that metadata ``columns`` become; whole numbers widen where fractions are stored.
+
+    Args:
+        columns: types by name.
+        existing: columns of the collection; None for a new one.
+
+    Raises:
+        CollectionError: as for :meth:`Store.add_columns`; nothing is written.
+    """
+    import pyarrow as pa
+
+    there = images() if existing is None else existing
+    fields = []
+    for name, kind in columns.items():
+        widen = (
+            kind == pa.int64() and name in there.names and there.field(name).type == pa.float64()
+        )
+        fields.append(pa.field(name, pa.float64() if widen else kind))
+    check_user_fields(pa.schema(fields), there)
+    return pa.schema(fields)
+
+
 def check_user_fields(fields: pa.Schema, existing: pa.Schema) -> pa.Schema:
     """The fields of ``fields`` that ``existing`` lacks.
 
@@ -115,6 +140,11 @@ def check_user_fields(fields: pa.Schema, existing: pa.Schema) -> pa.Schema:
                 f"column {name!r} ({field.type}) clashes with a system column of that name; "
                 "give it another name"
             )
+        if name.startswith("_"):
+            raise CollectionError(
+                f"column {name!r} cannot begin with '_', as the engine's own columns do; "
+                "give it another name"
+            )
         if not name.strip() or _FORBIDDEN.search(name):
             raise CollectionError(
                 f"{name!r} cannot be a column name: it is empty or holds a dot, a quote, "
@@ -129,7 +159,7 @@ def check_user_fields(fields: pa.Schema, existing: pa.Schema) -> pa.Schema:
         elif existing.field(name).type != field.type:
             raise CollectionError(
                 f"column {name!r} holds {existing.field(name).type} in this collection; "
-                f"it cannot take {field.type}"
+                f"it cannot take {field.type}; rename the new one, or make its values fit"
             )
     return pa.schema(new)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ _ATTEMPTS = 12
 _PAUSE_S = 0.02
 _RETRIES = 40
 _RETRY_TIMEOUT = timedelta(seconds=120)
+
+
+class Busy(CollectionError):
+    """Other writers kept coming first."""
 
 
 class Table:
@@ -47,7 +52,7 @@ class Table:
         except (OSError, ValueError, RuntimeError) as error:
             if "was not found" in str(error) or "Not found" in str(error):
                 return None
-            raise CollectionError(f"{uri} cannot be read: {error}") from error
+            raise CollectionError(f"{uri} cannot be read: {_without_place(error)}") from error
 
     @classmethod
     def create(
@@ -64,7 +69,7 @@ class Table:
         except (OSError, ValueError, RuntimeError) as error:
             if cls.open(uri, options) is not None:
                 return None
-            raise CollectionError(f"{uri} cannot be written: {error}") from error
+            raise CollectionError(f"{uri} cannot be written: {_without_place(error)}") from error
         return cls(made, options)
 
     @contextmanager
@@ -95,7 +100,8 @@ class Table:
                 return False
             self.snapshot = self._latest()
         except (OSError, ValueError, RuntimeError) as error:
-            raise CollectionError(f"{self.snapshot.uri} cannot be read: {error}") from error
+            what = f"{self.snapshot.uri} cannot be read: {_without_place(error)}"
+            raise CollectionError(what) from error
         return True
 
     def upsert(self, rows: pa.Table, key: str) -> None:
@@ -144,19 +150,23 @@ class Table:
         """
         from lance.commit import CommitConflictError
 
+        conflict: Exception | None = None
         for attempt in range(_ATTEMPTS):
             try:
                 latest = self._latest()
                 result = write(latest)
-            except CommitConflictError as error:
+            except (CommitConflictError, OSError, ValueError, RuntimeError) as error:
+                # Compaction and indexing report a lost race as a plain OSError.
+                lost = isinstance(error, CommitConflictError) or "onflict" in str(error)
+                if not lost:
+                    what = f"writing to {self.snapshot.uri} failed: {_without_place(error)}"
+                    raise CollectionError(what) from error
                 conflict = error
                 time.sleep(random.uniform(0, min(_PAUSE_S * 2**attempt, 1.0)))
                 continue
-            except (OSError, ValueError, RuntimeError) as error:
-                raise CollectionError(f"writing to {self.snapshot.uri} failed: {error}") from error
             self.snapshot = latest
             return result
-        raise CollectionError(
+        raise Busy(
             f"gave up writing to {self.snapshot.uri}: other writers kept coming first; "
             "try again when they are done"
         ) from conflict
@@ -175,3 +185,8 @@ def _patient(dataset: Any, key: str) -> Any:
     """A merge by ``key`` that waits out other writers."""
     builder = dataset.merge_insert(key).when_matched_update_all()
     return builder.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIMEOUT)
+
+
+def _without_place(error: Exception) -> str:
+    """What the engine says, without the place in its source code."""
+    return re.sub(r",?\s*(at )?[\w./-]+\.rs:\d+(:\d+)?", "", str(error))

@@ -106,6 +106,29 @@ def test_a_contact_sheet_is_a_picture(collection, tmp_path):
         assert sheet.width > 1000 and sheet.height > 500
 
 
+def test_a_sheet_that_cannot_be_written_costs_no_answer(collection, tmp_path):
+    done = process("search", "x", "-c", collection, "--sheet", tmp_path / "no" / "s.png", "--paths")
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == 10
+    assert done.stderr.startswith("error: ")
+    early = process("search", "x", "-c", collection, "--sheet", "sheet.foo")
+    assert early.returncode == 1 and "sheet.foo" in early.stderr
+
+
+def test_settings_that_make_no_sense_are_named(photos, tmp_path):
+    for value in ("abc", "0", "-5"):
+        env = {**os.environ, "RETRIEVAL_MAX_PIXELS": value}
+        done = process("index", photos, "-c", tmp_path / "c", env=env)
+        assert done.returncode == 1 and "RETRIEVAL_MAX_PIXELS" in done.stderr
+        assert "Traceback" not in done.stderr and not (tmp_path / "c").exists()
+
+
+def test_a_closed_pipe_and_the_version_are_no_matter(collection):
+    command = f"{sys.executable} -m app search x -c '{collection}' --paths | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+    assert run("--version") == f"retrieval {retrieval.__version__}\n"
+
+
 def test_non_utf8_names_come_out_as_the_bytes_they_are(tmp_path):
     folder = tmp_path / "odd"
     (path,) = write_pictures(folder, 1)
@@ -140,7 +163,10 @@ def test_delete_needs_a_choice_and_takes_only_that(photos, tmp_path):
         run("delete", "-c", path)
     with pytest.raises(QueryError, match="42"):
         run("delete", "-c", path, "--id", 42, "--yes")
-    out = run("delete", "-c", path, "--where", "uri like '%/0001.jpg'", "--json")
+    where = ("--where", "uri like '%/0001.jpg'")
+    asked = CliRunner().invoke(app, ["delete", "-c", str(path), *where, "--json"])
+    assert asked.exit_code == 1 and len(retrieval.open(path)) == PHOTOS
+    out = run("delete", "-c", path, *where, "--json", "--yes")
     assert json.loads(out)["removed"] == 1
     some = retrieval.open(path).search("x", k=1)[0].image.image_id
     assert "1 removed, purged, 10 left" in run("delete", "-c", path, "--id", some, "--purge", "-y")
@@ -163,6 +189,7 @@ def test_encoders_and_doctor_tell_what_there_is(collection):
     ("arguments", "says"),
     [
         (["search", "x", "-c", "nowhere.lance"], "nowhere.lance"),
+        (["index", "", "-c", "new.lance"], "empty"),
         (["index", "no/such/folder", "-c", "new.lance"], "no/such/folder"),
         (["index", ".", "-c", "new.lance", "--encoder", "cliip"], "cliip"),
         (["index", ".", "-c", "new.lance", "--encoder", "siglip2-base"], "pocket-text"),

@@ -179,7 +179,7 @@ def test_download_that_does_not_fit_its_checksum_is_damaged(tmp_path):
 def test_local_folder_loads_by_path_and_makes_its_space(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from checkpoints import siglip2
+    from tests.encoders.checkpoints import siglip2
 
     monkeypatch.setenv("RETRIEVAL_CACHE", str(tmp_path / "cache"))
     folder = siglip2(tmp_path / "mine")

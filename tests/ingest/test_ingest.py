@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,13 @@ from indexers import IngestReport, ingest
 from indexers.known import KnownImages
 from indexers.prepare import Job, Preparer
 from indexers.sources import FolderSource
-from retrieval.errors import CollectionNotFound, SourceError, SpaceMismatch
+from retrieval.errors import (
+    CollectionError,
+    CollectionNotFound,
+    EncoderError,
+    SourceError,
+    SpaceMismatch,
+)
 from tests.encoders_of_tests import ColourEncoder, FragileEncoder
 from tests.pictures import picture, write_pictures
 from tests.stored import columns_of
@@ -323,3 +330,154 @@ def test_a_collection_inside_the_folder_is_not_taken_for_pictures(photos):
     inside = photos / "mine.lance"
     assert run(photos, inside).added == PHOTOS
     assert counts(run(photos, inside)) == {"skipped": PHOTOS}
+
+
+def test_labels_reach_the_images_that_have_them_in_the_first_run(photos, target, tmp_path):
+    csv = tmp_path / "facts.csv"
+    csv.write_text("file,label,price\n0003.png,shoe,3\n0005.png,NA,4\n")
+    report = run(photos, target, labels=f"{csv}:label")
+    assert (report.added, report.labelled) == (PHOTOS, 2)
+    found = rows(target)
+    assert found[str(photos / "0003.png")]["label"] == "shoe"
+    assert found[str(photos / "0005.png")]["label"] == "NA"
+    assert counts(run(photos, target, labels=f"{csv}:label")) == {"skipped": PHOTOS}
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [("width", "width"), ("a.b", "a.b"), ("_rowid", "_rowid"), ("vector_x", "vector_x")],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_csv_column_that_cannot_be_one_is_refused_before_anything_is_made(
+    photos, target, tmp_path, header, says, dry_run
+):
+    csv = tmp_path / "facts.csv"
+    csv.write_text(f"file,label,{header}\n0003.png,shoe,3\n")
+    with pytest.raises(CollectionError, match=says):
+        run(photos, target, labels=f"{csv}:label", dry_run=dry_run)
+    assert not target.exists()
+
+
+def test_empty_and_whole_number_columns_fit_what_is_stored(photos, target, tmp_path):
+    csv = tmp_path / "facts.csv"
+    for values in ("0.5", "", "7"):
+        csv.write_text(f"file,label,price\n0003.png,shoe,{values}\n")
+        run(photos, target, labels=f"{csv}:label")
+    assert rows(target)[str(photos / "0003.png")]["price"] == 7.0
+
+
+@pytest.mark.parametrize("content", ["file,label\n\xe9,x\n", "file,label,label\na,b,c\n", ""])
+def test_a_csv_that_cannot_be_read_is_one_clear_error(photos, target, tmp_path, content):
+    csv = tmp_path / "facts.csv"
+    csv.write_bytes(content.encode("latin-1"))
+    with pytest.raises(SourceError, match=r"facts\.csv"):
+        run(photos, target, labels=f"{csv}:label")
+
+
+def test_swapped_files_have_their_own_vectors_however_commits_fall(photos, target):
+    run(photos, target)
+    names = sorted(photos.iterdir())
+    away = [path.rename(path.with_suffix(".tmp")) for path in names]
+    for path, source in zip(names, [*away[1:], away[0]], strict=True):
+        source.rename(path)
+    report = ingest(photos, target, encoders=[ColourEncoder()], commit_rows=1, batch_size=1)
+    assert report.updated == PHOTOS
+    found = rows(target)
+    for number, path in enumerate(names):
+        expected = ColourEncoder().encode_images([picture((number + 1) % PHOTOS)])[0]
+        np.testing.assert_allclose(found[str(path)]["vector_colour"], expected, atol=1e-6)
+    assert counts(run(photos, target)) == {"skipped": PHOTOS}
+
+
+def test_a_copy_whose_original_is_deleted_meanwhile_has_its_own_vectors(photos, target):
+    run(photos, target)
+    for number in range(6):
+        shutil.copy(photos / f"{number:04d}.png", photos / f"copy{number}.png")
+
+    deleted = False
+
+    def watch(report: IngestReport) -> None:
+        nonlocal deleted
+        if not deleted:
+            retrieval.open(target).delete(
+                [ids(target)[str(photos / f"{n:04d}.png")] for n in (0, 1)]
+            )
+            deleted = True
+
+    report = run(photos, target, watch=watch)
+    assert report.added == 6
+    found = rows(target)
+    for number in range(6):
+        expected = ColourEncoder().encode_images([picture(number)])[0]
+        row = found[str(photos / f"copy{number}.png")]
+        np.testing.assert_allclose(row["vector_colour"], expected, atol=1e-6)
+
+
+def test_a_move_and_a_new_encoder_in_one_run_keep_the_ids(photos, target):
+    run(photos, target)
+    before = ids(target)
+    os.rename(photos / "0000.png", photos / "moved.png")
+
+    class Second(ColourEncoder):
+        from dataclasses import replace
+
+        spec = replace(ColourEncoder.spec, name="second")
+
+    ingest(photos, target, encoders=[ColourEncoder(), Second()])
+    after = ids(target)
+    assert len(after) == PHOTOS
+    assert after[str(photos / "moved.png")] == before[str(photos / "0000.png")]
+    assert all(row["vector_second"] for row in rows(target).values())
+
+
+def test_a_file_that_became_a_folder_or_a_link_is_gone(photos, target):
+    run(photos, target)
+    for name, make in (("0000.png", os.mkdir), ("0001.png", lambda p: os.symlink("/", p))):
+        (photos / name).unlink()
+        make(photos / name)
+    assert counts(run(photos, target, prune=True)) == {"skipped": PHOTOS - 2, "removed": 2}
+
+
+def test_a_failure_that_was_not_looked_at_again_stays(photos, target):
+    (photos / "0005.png").write_bytes(b"nothing")
+    run(photos, target)
+    run(photos, target, include=["0001.png"])
+    assert retrieval.open(target).store.failures().num_rows == 1
+
+
+def test_a_type_that_is_not_stored_is_refused(photos, target):
+    run(photos, target)
+    with pytest.raises(CollectionError, match="stores float32, not float16"):
+        run(photos, target, dtype="float16")
+    with pytest.raises(CollectionError, match="int8"):
+        run(photos, target.with_name("new"), dtype="int8")
+
+
+def test_a_string_where_a_list_belongs_is_an_error(photos, target):
+    with pytest.raises(SourceError, match="lists"):
+        run(photos, target, exclude="*.png")
+    with pytest.raises(EncoderError, match="list"):
+        ingest(photos, target, encoders="pocket-visual")
+    with pytest.raises(SourceError, match="empty"):
+        run("", target)
+    assert not target.exists()
+
+
+def test_a_dry_run_with_another_encoder_adds_no_space(photos, target):
+    run(photos, target)
+
+    class Second(ColourEncoder):
+        from dataclasses import replace
+
+        spec = replace(ColourEncoder.spec, name="second")
+
+    report = ingest(photos, target, encoders=[ColourEncoder(), Second()], dry_run=True)
+    assert counts(report) == {"updated": PHOTOS, "encoded": PHOTOS}
+    assert list(retrieval.open(target).spaces) == ["colour"]
+
+
+def test_two_processes_may_make_and_fill_one_collection_at_once(photos, target):
+    with ThreadPoolExecutor(3) as pool:
+        reports = list(pool.map(lambda _: run(photos, target), range(3)))
+    assert len(rows(target)) == PHOTOS
+    assert all(report.added + report.updated + report.skipped == PHOTOS for report in reports)

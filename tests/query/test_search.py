@@ -13,6 +13,7 @@ import retrieval
 from indexers import ingest
 from retrieval import Term
 from retrieval.errors import (
+    CollectionError,
     CollectionNotFound,
     FilterError,
     ImageError,
@@ -135,8 +136,22 @@ def test_questions_without_an_answer_are_clear_errors(collection):
         collection.search(image=b"no picture")
     with pytest.raises(QueryError, match="text and image"):
         Term(text="a", image=b"b")
+    with pytest.raises(QueryError, match="lists"):
+        collection.search("red", negative="blue")
+    with pytest.raises(QueryError, match="string"):
+        collection.search(5)
+    with pytest.raises(QueryError, match="numbers"):
+        collection.search(vector=[[1], [2, 3]])
+    with pytest.raises(QueryError, match="dim 49"):
+        collection.neighbors(np.ones((1, 3), np.float32), "colour", k=1)
     with pytest.raises(CollectionNotFound):
         retrieval.open("/nowhere/at/all.lance")
+    with pytest.raises(CollectionError, match="empty"):
+        retrieval.open("")
+
+
+def test_k_may_be_larger_than_any_memory(collection):
+    assert len(collection.search("red", k=10**12)) == PHOTOS + 4
 
 
 def test_words_in_a_space_without_words_name_the_way_out(photos, tmp_path):
@@ -211,18 +226,32 @@ def test_searching_while_others_write_is_always_consistent(photos, tmp_path):
         while not done.is_set():
             try:
                 hits = reader.search("red", k=5)
-                assert len(hits) == 5
+                assert len(hits) == 5 and reader.status()["images"] >= len(hits)
             except Exception as error:
                 wrong.append(error)
 
-    lookers = [threading.Thread(target=look) for _ in range(3)]
+    lookers = [threading.Thread(target=look) for _ in range(4)]
     for each in lookers:
         each.start()
-    writer = retrieval.open(path)
+    writer = retrieval.open(path, encoders=[ColourEncoder()])
     for image_id in [h.image.image_id for h in reader.search("blue", k=15)]:
         writer.delete([image_id])
+        ingest(photos / "train", writer)
     done.set()
     for each in lookers:
         each.join()
     assert not wrong
-    assert len(reader) == PHOTOS + 4 - 15
+    assert len(reader) == len(writer)
+    fresh = retrieval.open(path, encoders=[ColourEncoder()]).search("red", k=1000)
+    assert names(reader.search("red", k=1000)) == names(fresh)
+
+
+def test_a_deleted_image_leaves_no_failure_and_after_a_purge_no_trace(tmp_path):
+    (path,) = write_pictures(tmp_path / "in", 1, suffix=".SECRET.png")
+    ingest(tmp_path / "in", tmp_path / "c", encoders=[ColourEncoder()])
+    path.write_bytes(b"broken")
+    ingest(tmp_path / "in", tmp_path / "c", encoders=[ColourEncoder()])
+    collection = retrieval.open(tmp_path / "c")
+    collection.delete(collection.store.ids(), purge=True)
+    for file in (tmp_path / "c").rglob("*"):
+        assert file.is_dir() or b"SECRET" not in file.read_bytes()

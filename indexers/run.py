@@ -6,10 +6,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from indexers.interrupts import Stop, stoppable
 from indexers.known import Known, KnownImages, vanished
@@ -35,7 +37,7 @@ def ingest(
     collection: Collection | str | os.PathLike[str],
     *,
     encoders: Sequence[str | Encoder] | None = None,
-    dtype: VectorType = "float32",
+    dtype: VectorType | None = None,
     labels: str | Labels | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -58,7 +60,7 @@ def ingest(
         source: folder, image file, or several of them.
         collection: an open collection, or a path, where one is made if there is none.
         encoders: encoders of a new collection; for an existing one, encoders to add to it.
-        dtype: how a new collection, or an added space, stores vectors.
+        dtype: how a new collection, or an added space, stores vectors; float32 unless said.
         labels: ``folder``, ``FILE.csv:COLUMN``, or an object with facts by path.
         include: globs; with any, a file must match one.
         exclude: globs of files and folders to leave out.
@@ -82,21 +84,20 @@ def ingest(
     """
     started = time.monotonic()
     sources = _sources(source, include, exclude)
-    facts = labels_from(labels) if isinstance(labels, str) else labels
-    target = collection_for(collection, encoders, dtype, dry_run=dry_run)
+    facts = labels_from(labels)
+    target = collection_for(collection, encoders, dtype, facts, dry_run=dry_run)
+    usable = encoders_for(target, encoders, dtype, dry_run=dry_run)
     report = IngestReport(dry_run=dry_run)
-    run = _Run(
-        sources, target, encoders_for(target, encoders, dtype), facts, report, watch, commit_rows
-    )
+    run = _Run(sources, target, usable, facts, report, watch, commit_rows)
     with stoppable(stop) as wish:
-        run.work(workers or _cores(), max(1, batch_size), wish)
+        run.work(max(1, workers or _cores()), max(1, batch_size), wish)
         report.interrupted = wish.is_set()
         if not report.interrupted:
             run.finish(prune=prune)
     report.seconds = time.monotonic() - started
     run.tell()
-    if wish.signalled:
-        raise IngestInterrupted(report)
+    if wish.signal is not None:
+        raise IngestInterrupted(report, wish.signal)
     return report
 
 
@@ -118,11 +119,9 @@ class _Run:
         self.labels = labels
         self.report = report
         self.watch = watch
-        writes = None if report.dry_run else self.store
-        if writes is not None and labels is not None and labels.columns:
-            writes.add_columns(_schema(labels.columns))
-        self.known = KnownImages.of(self.store) if self.store is not None else KnownImages()
-        self.writer = Writer(writes, self.known, labels, report, commit_rows)
+        self.known = KnownImages()
+        if self.store is not None:
+            self.known = KnownImages.of(self.store, [encoder.spec.name for encoder in encoders])
         self.seen: set[str] = set()
         self._stored_labels = _stored_labels(self.store, labels)
         self._prepare = Preparer(
@@ -132,6 +131,9 @@ class _Run:
             dry_run=report.dry_run,
         )
 
+        writes = None if report.dry_run else self.store
+        self.writer = Writer(writes, self.known, labels, report, self._prepare, commit_rows)
+
     def work(self, workers: int, batch_size: int, stop: Stop) -> None:
         """Find files and work through them, a bounded number of chunks ahead, then commit."""
         jobs = self._jobs()
@@ -140,7 +142,11 @@ class _Run:
         def guarded(chunk: Sequence[Job]) -> Chunk:
             return Chunk() if stop.is_set() else self._prepare(chunk)
 
-        with ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool:
+        # The workers fill the cores; BLAS threads beside them would only spin while they wait.
+        with (
+            threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool,
+        ):
             while not stop.is_set() and (chunk := list(islice(jobs, batch_size))):
                 ahead.append(pool.submit(guarded, chunk))
                 if len(ahead) > 2 * workers:
@@ -158,7 +164,7 @@ class _Run:
         if gone:
             self.store.delete([row.image_id for row in gone])
         old = self.store.failures().column("uri").to_pylist()
-        mended = [uri for uri in old if uri not in self.writer.failed_uris and self._covers(uri)]
+        mended = [uri for uri in old if uri not in self.writer.failed_uris and self._is_mended(uri)]
         if mended:
             self.store.clear_failures(mended)
         self.store.optimize()
@@ -190,13 +196,14 @@ class _Run:
             return True
         if (row.size_bytes, row.mtime_ns) != (found.size_bytes, found.mtime_ns):
             return True
-        facts = self.labels.facts(found.path) if self.labels else {}
-        stored = self._stored_labels.get(row.image_id, {})
-        if any(stored.get(name) != value for name, value in facts.items()):
-            self.writer.relabel(row, facts)
-        else:
-            self.report.skipped += 1
+        self.writer.keep(row, found, self._stored_labels.get(row.image_id, {}))
         return False
+
+    def _is_mended(self, uri: str) -> bool:
+        """Whether something that failed once was looked at now and is well, or is gone."""
+        path = path_of(uri)
+        listed = path is not None and os.path.isdir(path) and self._covers(uri)
+        return uri in self.seen or listed or (self._covers(uri) and vanished(uri))
 
     def _is_gone(self, row: Known) -> bool:
         return (
@@ -228,12 +235,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _schema(columns: Mapping[str, Any]) -> Any:
-    import pyarrow as pa
-
-    return pa.schema(list(columns.items()))
 
 
 def _stored_labels(store: Store | None, labels: Labels | None) -> dict[int, dict[str, Any]]:
