@@ -70,13 +70,18 @@ class CsvLabels:
                 facts["split"] = row["split"]
             if "tags" in row and column != "tags":
                 facts["tags"] = [t.strip() for t in (row["tags"] or "").split(";") if t.strip()]
-            self._by_path[os.path.normpath(os.path.join(folder, name))] = facts
-            base = os.path.basename(name)
-            same = self._by_name.get(base, facts) == facts
-            self._by_name[base] = facts if same else None
+            path = os.path.normpath(os.path.join(folder, name))
+            self._by_path[path] = facts
+            if not os.path.lexists(path):  # else the row belongs to that file and to no namesake
+                base = os.path.basename(name)
+                same = self._by_name.get(base, facts) == facts
+                self._by_name[base] = facts if same else None
 
     def facts(self, path: str) -> Mapping[str, Any]:
-        """The row of the file at ``path``; base names count only where they are unambiguous."""
+        """The row of the file at ``path``.
+
+        Base names count only for rows whose path leads nowhere, and where they are unambiguous.
+        """
         exact = self._by_path.get(path)
         return exact or self._by_name.get(os.path.basename(path)) or {}
 

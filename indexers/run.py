@@ -130,7 +130,6 @@ class _Run:
             max_pixels=settings.load().max_pixels,
             dry_run=report.dry_run,
         )
-
         writes = None if report.dry_run else self.store
         self.writer = Writer(writes, self.known, labels, report, self._prepare, commit_rows)
 

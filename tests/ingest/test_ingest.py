@@ -481,3 +481,13 @@ def test_two_processes_may_make_and_fill_one_collection_at_once(photos, target):
         reports = list(pool.map(lambda _: run(photos, target), range(3)))
     assert len(rows(target)) == PHOTOS
     assert all(report.added + report.updated + report.skipped == PHOTOS for report in reports)
+
+
+def test_a_row_with_a_file_of_its_own_labels_no_namesake(tmp_path, target):
+    write_pictures(tmp_path / "in" / "a", 1)
+    write_pictures(tmp_path / "in" / "b", 2)
+    csv = tmp_path / "in" / "facts.csv"
+    csv.write_text("file,label\na/0000.png,mine\nmoved/0001.png,found by name\n")
+    run(tmp_path / "in", target, labels=f"{csv}:label")
+    labels = {uri.rsplit("in/", 1)[1]: row["label"] for uri, row in rows(target).items()}
+    assert labels == {"a/0000.png": "mine", "b/0000.png": None, "b/0001.png": "found by name"}
