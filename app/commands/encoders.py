@@ -28,7 +28,7 @@ def encoders(json: options.Json = False) -> None:
             str(spec.dim),
             "images, text" if "text" in spec.modalities else "images",
             f"{spec.size_mb:.0f}",
-            spec.licence,
+            spec.licence + ("*" if spec.terms else ""),
             spec.summary,
         )
         for spec in known.values()
@@ -41,6 +41,6 @@ def encoders(json: options.Json = False) -> None:
         f"A new collection takes {' + '.join(settings.load().encoders)} unless --encoder says"
     )
     out.print("otherwise; RETRIEVAL_ENCODERS changes the default.")
-    terms = [(s.name, s.licence) for s in known.values() if "research" in s.licence.lower()]
-    for name, licence in terms:
-        out.print(f"Terms of {name}: {licence}.")
+    for spec in known.values():
+        if spec.terms:
+            out.print(f"* {spec.name}: {spec.terms}.")

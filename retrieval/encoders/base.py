@@ -29,12 +29,13 @@ class EncoderSpec:
         pooling: how the network's last layer becomes one vector.
         source: registry package or hub repository of the weights.
         revision: version or commit of ``source``.
-        licence: licence of the weights, and what binds the use of them.
+        licence: licence of the weights, by its short name.
         size_mb: download, in megabytes.
         summary: one line that helps to choose.
         logit_scale: factor on the cosine in the encoder's own image-text probability; None where
             it has none.
         logit_bias: bias added after scaling; None where it has none.
+        terms: what binds the use of the weights beyond their licence; empty where nothing does.
         reduced_decode: whether JPEGs may be decoded at reduced scale for it. Only where a test on
             real photos shows cosine ≥ 0.9999 to full scale; networks that react to the last bit
             of a pixel do not keep that.
@@ -55,6 +56,7 @@ class EncoderSpec:
     logit_scale: float | None = None
     logit_bias: float | None = None
     prompt: str = "{}"
+    terms: str = ""
     reduced_decode: bool = False
 
 

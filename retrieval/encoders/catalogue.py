@@ -18,7 +18,7 @@ from retrieval.errors import EncoderError, UnknownEncoder
 _log = logging.getLogger(__name__)
 
 _APACHE = "Apache-2.0"
-_OPENAI = "MIT; its makers advise against use without tests of your own, and against surveillance"
+_OPENAI = "its makers advise against use without tests of your own, and against surveillance"
 
 _DINOV2_224 = Preprocess(224, "shortest", 256, "bicubic", DINOV2.mean, DINOV2.std, "floor")
 _CLIP_224 = Preprocess(224, "shortest", 224, "bicubic", CLIP.mean, CLIP.std, "floor")
@@ -33,8 +33,9 @@ def _spec(
     preprocess: Preprocess,
     source: str,
     size_mb: float,
-    licence: str,
     summary: str,
+    licence: str = _APACHE,
+    terms: str = "",
     logit_scale: float | None = None,
 ) -> EncoderSpec:
     """One hub encoder; ``source`` is ``owner/name@commit``."""
@@ -53,6 +54,7 @@ def _spec(
         summary=summary,
         logit_scale=logit_scale,
         prompt=family.prompt,
+        terms=terms,
     )
 
 
@@ -64,7 +66,6 @@ _HUB = (
         _DINOV2_224,
         "facebook/dinov2-small@ed25f3a31f01632728cabb09d1542f84ab7b0056",
         88,
-        _APACHE,
         "looks alike: the first step up from pocket-visual; fine on a CPU",
     ),
     _spec(
@@ -74,7 +75,6 @@ _HUB = (
         _DINOV2_224,
         "facebook/dinov2-base@f9e44c814b77203eaa57a6bdbbd535f21ede1415",
         346,
-        _APACHE,
         "looks alike: better near-duplicates and kNN labels, four times the work of small",
     ),
     _spec(
@@ -84,7 +84,6 @@ _HUB = (
         _DINOV2_224,
         "facebook/dinov2-large@47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
         1218,
-        _APACHE,
         "looks alike: the best here, for a GPU",
     ),
     _spec(
@@ -95,8 +94,9 @@ _HUB = (
         # The commit that holds the safetensors of this repository; its main branch has none.
         "openai/clip-vit-base-patch32@c237dc49a33fc61debc9276459120b7eac67e7ef",
         605,
-        _OPENAI,
         "words, English: the fastest of the hub's language encoders",
+        "MIT",
+        _OPENAI,
         100.0,
     ),
     _spec(
@@ -106,8 +106,9 @@ _HUB = (
         _CLIP_224,
         "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41",
         1711,
-        _OPENAI,
         "words, English: large; siglip-base finds captions better for a fifth of the work",
+        "MIT",
+        _OPENAI,
         100.0,
     ),
     _spec(
@@ -117,7 +118,6 @@ _HUB = (
         _SIGLIP_224,
         "google/siglip-base-patch16-224@7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
         813,
-        _APACHE,
         "words, English: much better than CLIP at the same size",
     ),
     _spec(
@@ -127,7 +127,6 @@ _HUB = (
         _SIGLIP2_224,
         "google/siglip2-base-patch16-224@75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2",
         1536,
-        _APACHE,
         "words, more than 100 languages: the one to take for text search",
     ),
 )

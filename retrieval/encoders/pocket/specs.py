@@ -29,26 +29,27 @@ VISUAL = EncoderSpec(
     revision="0.1.0",
     licence="Apache-2.0",
     size_mb=18.8,
-    summary="What looks alike; runs on any CPU with nothing downloaded.",
+    summary="looks alike: the default, for any CPU, nothing to download",
 )
 
 TEXT = EncoderSpec(
     name="pocket-text",
-    family="EfficientNet-Lite0 and a 3-layer text tower",
+    family="EfficientNet-Lite0",
     dim=DIM,
     modalities=("image", "text"),
     preprocess=PREPROCESS,
     pooling="mean, trained head",
     source=weights.PACKAGE,
     revision="0.1.0",
-    licence=(
-        "Apache-2.0 weights with heads trained on Flickr8k captions, whose terms allow research "
-        "and education: for a commercial service choose another encoder"
-    ),
+    licence="Apache-2.0",
     size_mb=18.8,
-    summary="Words for everyday photos; modest, offline, runs on any CPU.",
+    summary="words, everyday English: the default, modest, nothing to download",
     logit_scale=LOGIT_SCALE,
     prompt="a photo of a {}",
+    terms=(
+        "its text side was trained on Flickr8k captions, whose terms allow research and education: "
+        "for a commercial service choose another encoder"
+    ),
 )
 
 SPECS: tuple[EncoderSpec, ...] = (VISUAL, TEXT)
