@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands import delete, demo, doctor, encoders, index, search, status
+from app.commands import delete, demo, doctor, encoders, index, search, status, warm
 from app.output import complain
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("status")(status.status)
 app.command("encoders")(encoders.encoders)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
+app.command("warm")(warm.warm)
 
 
 @app.callback(invoke_without_command=True)

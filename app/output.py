@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from indexers import IngestReport
     from retrieval.types import Hits
 
-_NARROW = 12
+Answer = dict[str, Any]
+"""An answer as `--json` prints it."""
 
 
 def console(stderr: bool = False) -> Console:
@@ -44,17 +45,17 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, default=str, ensure_ascii=False, indent=2) + "\n")
 
 
-def print_paths(hits: Hits) -> None:
+def print_paths(answer: Answer) -> None:
     """One path a line, as bytes, so that any name works in a pipe; URLs as they are."""
     from retrieval.uris import path_of
 
-    for hit in hits:
-        path = path_of(hit.image.uri)
-        sys.stdout.buffer.write(os.fsencode(path if path is not None else hit.image.uri) + b"\n")
+    for hit in answer["hits"]:
+        path = path_of(hit["uri"])
+        sys.stdout.buffer.write(os.fsencode(path if path is not None else hit["uri"]) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def hits_as_json(hits: Hits) -> dict[str, Any]:
+def hits_as_json(hits: Hits) -> Answer:
     """The answer for machines."""
     return {
         "hits": [
@@ -74,14 +75,13 @@ def hits_as_json(hits: Hits) -> dict[str, Any]:
     }
 
 
-def print_hits(hits: Hits) -> None:
+def print_hits(answer: Answer) -> None:
     """The answer for people: rank, score, id, label and the whole path, never cut or folded."""
     rows = [("", "score", "id", "label", "path")]
-    for hit in hits:
-        image = hit.image
-        label = printable(image.label or "").replace("\n", " ")
-        path = printable(image.uri).replace("\n", "\\n")
-        rows.append((str(hit.rank), f"{hit.score:.3f}", str(image.image_id), label, path))
+    for hit in answer["hits"]:
+        label = printable(hit["label"] or "").replace("\n", " ")
+        path = printable(hit["uri"]).replace("\n", "\\n")
+        rows.append((str(hit["rank"]), f"{hit['score']:.3f}", str(hit["image_id"]), label, path))
     print_columns(rows, right={0, 1, 2})
 
 

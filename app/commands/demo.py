@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.output import console, note, print_hits, progress_bar
+from app.output import console, hits_as_json, note, print_hits, progress_bar
 
 if TYPE_CHECKING:
     from retrieval import Collection, Hits
@@ -84,7 +84,7 @@ def _index(folder: Path, path: Path) -> Collection:
 
 def _show(command: str, path: Path, hits: Hits) -> None:
     console().print(f"\n$ retrieval {command} -c {path} -k 5")
-    print_hits(hits)
+    print_hits(hits_as_json(hits))
 
 
 def _draw(collection: Collection, answers: list[tuple[str, Hits]], path: Path) -> Path:

@@ -10,6 +10,7 @@ from app import options
 from app.output import hits_as_json, note, print_hits, print_json, print_paths
 
 if TYPE_CHECKING:
+    from app.question import Question
     from retrieval import Collection, Hits
 
 
@@ -38,32 +39,47 @@ def search(
 
     Example: `retrieval search "a red car" -c photos.lance --not "a truck" -k 20`
     """
-    import retrieval
-    from retrieval import Term
+    import os
+
+    from app import warm
+    from app.question import Question
     from retrieval.errors import QueryError
 
     if sheet and not sheet.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
         raise QueryError(f"a contact sheet is a .png, .jpg or .webp file, not {sheet!r}")
-    opened = retrieval.open(collection)
-    hits = opened.search(
-        text,
+    local = collection and "://" not in collection
+    question = Question(
+        collection=os.path.abspath(os.path.expanduser(collection)) if local else collection,
+        text=text,
+        images=[os.path.abspath(path) for path in image or ()],
         image_id=image_id,
-        terms=[Term(image=path) for path in image or ()],
-        negative=negative or (),
+        negative=list(negative or ()),
         where=where,
         k=k,
         space=space,
     )
+    answer = None if sheet else warm.ask(question)
+    if answer is None:
+        opened, hits = _search_here(question)
+        answer = hits_as_json(hits)
     if json:
-        print_json(hits_as_json(hits))
+        print_json(answer)
     elif paths:
-        print_paths(hits)
-    elif hits:
-        print_hits(hits)
+        print_paths(answer)
+    elif answer["hits"]:
+        print_hits(answer)
     else:
         note("nothing found: the collection has no image that fits")
     if sheet:
         _write_sheet(opened, hits, sheet, text)
+
+
+def _search_here(question: Question) -> tuple[Collection, Hits]:
+    import retrieval
+    from app.question import answer
+
+    collection = retrieval.open(question["collection"])
+    return collection, answer(collection, question)
 
 
 def _write_sheet(collection: Collection, hits: Hits, path: str, title: str | None) -> None:

@@ -1,0 +1,34 @@
+"""`retrieval warm`: answer searches without starting anew each time."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from app.output import note
+
+
+def warm(
+    collection: Annotated[
+        list[str] | None,
+        typer.Option("--collection", "-c", help="Open it now; others when they are asked for."),
+    ] = None,
+    idle: Annotated[
+        float, typer.Option(min=0.01, metavar="MINUTES", help="End when nobody asked for so long.")
+    ] = 30,
+) -> None:
+    """Keep encoders and collections in memory, so that `retrieval search` answers at once.
+
+    Runs until Ctrl-C or until nobody asked for a while. `retrieval search` finds it by itself and
+    gives the same answers without it, only later. It listens on a socket that only you can open.
+
+    Example: `retrieval warm -c photos.lance &`
+    """
+    from app.warm_server import WarmServer
+
+    server = WarmServer(collection or ())
+    note(f"warm; searches find this server until {idle:g} minutes pass without one")
+    with suppress(KeyboardInterrupt):
+        server.serve_until_idle(60 * idle)

@@ -1,0 +1,36 @@
+"""One search as data, so that a warm server can answer it as well as this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from retrieval import Collection, Hits
+
+
+class Question(TypedDict):
+    """What `retrieval search` asks; paths are absolute."""
+
+    collection: str
+    text: str | None
+    images: list[str]
+    image_id: int | None
+    negative: list[str]
+    where: str | None
+    k: int
+    space: str | None
+
+
+def answer(collection: Collection, question: Question) -> Hits:
+    """Search ``collection``; raises as :meth:`retrieval.Collection.search` does."""
+    from retrieval import Term
+
+    return collection.search(
+        question["text"],
+        image_id=question["image_id"],
+        terms=[Term(image=path) for path in question["images"]],
+        negative=question["negative"],
+        where=question["where"],
+        k=question["k"],
+        space=question["space"],
+    )
