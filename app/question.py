@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ class Question(TypedDict):
     where: str | None
     k: int
     space: str | None
+
+
+def absolute(collection: str) -> str:
+    """The path of a local collection from the root; a URI, or nothing, stays as it is."""
+    if not collection or "://" in collection:
+        return collection
+    return os.path.abspath(os.path.expanduser(collection))
 
 
 def answer(collection: Collection, question: Question) -> Hits:

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import retrieval
 from app.question import Question
 from retrieval import __version__, settings
 from retrieval.errors import RetrievalError
@@ -24,10 +26,18 @@ def socket_path() -> Path:
     The folder belongs to the user alone; the name holds the version and the settings, so that a
     server that would answer otherwise is not found.
     """
-    kind = repr((__version__, settings.load()))
+    kind = repr((__version__, _code_mark(), sys.prefix, settings.load()))
     name = hashlib.blake2b(kind.encode(), digest_size=8).hexdigest()
     base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     return Path(base) / f"retrieval-{os.getuid()}" / f"{name}.sock"
+
+
+def _code_mark() -> tuple[str, int]:
+    """Where the library lies and when it last changed: an upgrade must not meet an old server."""
+    files = Path(retrieval.__file__).parent.rglob("*")
+    return retrieval.__file__, max(
+        path.stat().st_mtime_ns for path in files if path.suffix in (".py", ".safetensors", ".json")
+    )
 
 
 def is_private(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socketserver
 import threading
@@ -12,14 +13,18 @@ from pathlib import Path
 
 import retrieval
 from app.output import hits_as_json
-from app.question import Question, answer
+from app.question import Question, absolute, answer
 from app.warm import ask, is_private, socket_path
 from retrieval import Collection
 from retrieval.errors import RetrievalError
 
+_log = logging.getLogger(__name__)
+_KEPT = 8
+_LONGEST_PATH = 100  # of a Unix socket, by the narrowest of the systems
+
 
 class Shelf:
-    """Open collections by path; one that was made anew at its path is opened anew."""
+    """The collections asked last, by path; one that was made anew at its path is opened anew."""
 
     def __init__(self) -> None:
         """Hold none yet."""
@@ -33,7 +38,10 @@ class Shelf:
             now = _birth_mark(path)
             if collection is None or mark != now:
                 collection = retrieval.open(path)
-                self._open[path] = (now, collection)
+            self._open.pop(path, None)
+            self._open[path] = (now, collection)
+            while len(self._open) > _KEPT:
+                self._open.pop(next(iter(self._open)))
             return collection
 
 
@@ -53,18 +61,25 @@ class WarmServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.shelf = Shelf()
         self.last_asked = time.monotonic()
         for path in collections:
-            _warm_up(self.shelf.get(os.path.abspath(path)))
+            if "://" in path:
+                raise RetrievalError(f"{path}: collections in a bucket are searched without it")
+            _warm_up(self.shelf.get(absolute(path)))
         super().__init__(str(self.path), _Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log what a client did that nobody understands; the client searches by itself."""
+        _log.warning("a question was not answered", exc_info=True)
+
     def serve_until_idle(self, idle_s: float) -> None:
-        """Answer until nobody asked for ``idle_s`` seconds, then take the socket away."""
+        """Answer until nobody asked for ``idle_s`` seconds."""
         self.timeout = min(1.0, idle_s)
-        try:
-            while time.monotonic() - self.last_asked < idle_s:
-                self.handle_request()
-        finally:
-            self.server_close()
-            self.path.unlink(missing_ok=True)
+        while time.monotonic() - self.last_asked < idle_s:
+            self.handle_request()
+
+    def server_close(self) -> None:
+        """Stop listening and take the socket away."""
+        self.path.unlink(missing_ok=True)
+        super().server_close()
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -98,8 +113,12 @@ def _free_socket() -> Path:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_private(path.parent):
         raise RetrievalError(f"{path.parent} belongs to others or is open to them: remove it")
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise RetrievalError(
+            f"{path} is too long for a socket: set XDG_RUNTIME_DIR to a shorter one"
+        )
     if _is_answered():
-        raise RetrievalError("a warm server is running already; end it with Ctrl-C where it runs")
+        raise RetrievalError("a warm server is running already: searches find it")
     path.unlink(missing_ok=True)
     return path
 

@@ -121,13 +121,24 @@ def _read_csv(path: str, text_columns: Sequence[str]) -> Any:
         texts = pyarrow.csv.read_csv(path, convert_options=as_text)
         for at, field in enumerate(table.schema):
             source = texts if field.name in text_columns else table
-            column = source.column(field.name).cast(_column_type(source.schema.field(at).type))
-            table = table.set_column(at, field.name, column)
+            table = table.set_column(at, field.name, _stored(source.column(field.name)))
     except FileNotFoundError as error:
         raise SourceError(f"there is no labels file {path!r}") from error
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"the labels file {path!r} cannot be read: {error}") from error
     return table
+
+
+def _stored(column: Any) -> Any:
+    """A column as the collection stores it: fractions of a microsecond and NaN are not kept."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = _column_type(column.type)
+    column = column.cast(kind, safe=not pa.types.is_timestamp(kind))
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    return column
 
 
 def _column_type(inferred: Any) -> Any:

@@ -79,6 +79,7 @@ class Writer:
         self._last_commit = time.monotonic()
         if self._store is None:
             for same in self._copies:
+                self._report.encoded += not self._known.has_content(same.content_hash)
                 self._put(same.job.known, same.job.file, {})
             self._copies.clear()
             return

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import CollectionError
+from retrieval.errors import CollectionError, InstallError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,5 +173,11 @@ class Hits(Sequence[Hit]):
         return pa.table(columns)
 
     def to_pandas(self) -> pd.DataFrame:
-        """The table of :meth:`to_arrow` as a pandas frame (needs pandas)."""
+        """The table of :meth:`to_arrow` as a pandas frame.
+
+        Raises:
+            InstallError: if pandas is not here.
+        """
+        if find_spec("pandas") is None:
+            raise InstallError("frames need pandas: pip install pandas")
         return self.to_arrow().to_pandas()

@@ -10,7 +10,10 @@ from app import options
 from app.output import complain, note, print_json, progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from indexers import IngestReport
+    from indexers.sources import FolderSource
 
 _COUNTS = ("added", "updated", "skipped", "removed", "failed", "encoded")
 
@@ -86,8 +89,8 @@ def index(
     _tell(report, collection, json, labels)
 
 
-def _count(sources: list[object]) -> int:
-    return sum(1 for each in sources for _ in each)  # type: ignore[attr-defined]
+def _count(sources: Sequence[FolderSource]) -> int:
+    return sum(1 for each in sources for _ in each)
 
 
 def _tell_default(collection: str) -> None:

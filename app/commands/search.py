@@ -42,14 +42,15 @@ def search(
     import os
 
     from app import warm
-    from app.question import Question
+    from app.question import Question, absolute
     from retrieval.errors import QueryError
 
+    if json and paths:
+        raise QueryError("--json and --paths are two forms of one answer: choose one")
     if sheet and not sheet.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
         raise QueryError(f"a contact sheet is a .png, .jpg or .webp file, not {sheet!r}")
-    local = collection and "://" not in collection
     question = Question(
-        collection=os.path.abspath(os.path.expanduser(collection)) if local else collection,
+        collection=absolute(collection),
         text=text,
         images=[os.path.abspath(path) for path in image or ()],
         image_id=image_id,

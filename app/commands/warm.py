@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import suppress
 from typing import Annotated
 
@@ -21,14 +23,15 @@ def warm(
 ) -> None:
     """Keep encoders and collections in memory, so that `retrieval search` answers at once.
 
-    Runs until Ctrl-C or until nobody asked for a while. `retrieval search` finds it by itself and
-    gives the same answers without it, only later. It listens on a socket that only you can open.
+    Runs until Ctrl-C or `kill`, or until nobody asked for a while. `retrieval search` finds it by
+    itself and gives the same answers without it, only later. Only you can open its socket.
 
     Example: `retrieval warm -c photos.lance &`
     """
     from app.warm_server import WarmServer
 
-    server = WarmServer(collection or ())
-    note(f"warm; searches find this server until {idle:g} minutes pass without one")
-    with suppress(KeyboardInterrupt):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), WarmServer(collection or ()) as server:
+        note(f"warm until {idle:g} minutes pass without a search, or: kill {os.getpid()}")
         server.serve_until_idle(60 * idle)

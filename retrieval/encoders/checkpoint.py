@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from retrieval.encoders.preprocess import Preprocess
 from retrieval.encoders.tokens import TextRule
 from retrieval.errors import EncoderError
 from retrieval.types import Modality
+
+_log = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -195,10 +198,13 @@ def _file_digest(path: Path, memory: Path) -> str:
                 checksum.update(block)
     if promised and checksum.hexdigest() != promised:
         raise EncoderError(f"{path} is damaged (its SHA-256 differs); delete it and load again")
-    memory.mkdir(parents=True, exist_ok=True)
     draft = note.with_name(f"{note.name}.{os.getpid()}")
-    draft.write_text(digest.hexdigest())
-    draft.replace(note)
+    try:
+        memory.mkdir(parents=True, exist_ok=True)
+        draft.write_text(digest.hexdigest())
+        draft.replace(note)
+    except OSError as error:
+        _log.warning("cannot remember the digest of %s: %s", path, error)
     return digest.hexdigest()
 
 

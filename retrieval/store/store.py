@@ -387,8 +387,8 @@ def _sql(where: str | None, dataset: Any) -> str | None:
 
 def _as_ids(ids: ArrayLike) -> NDArray[np.int64]:
     array = np.asarray(ids).reshape(-1)
-    if array.size and array.dtype.kind not in "iu":
-        raise QueryError(f"image ids are whole numbers, not {array.dtype}")
+    if array.size and (array.dtype.kind not in "iu" or array.max() > np.iinfo(np.int64).max):
+        raise QueryError(f"image ids are whole numbers of 64 bits, not {array[0]!r}")
     return array.astype(np.int64)
 
 

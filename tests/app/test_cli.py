@@ -110,6 +110,8 @@ def test_a_sheet_that_cannot_be_written_costs_no_answer(collection, tmp_path):
     done = process("search", "x", "-c", collection, "--sheet", tmp_path / "no" / "s.png", "--paths")
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 10
     assert done.stderr.startswith("error: ")
+    both = process("search", "x", "-c", collection, "--json", "--paths")
+    assert both.returncode == 1 and "choose one" in both.stderr
     early = process("search", "x", "-c", collection, "--sheet", "sheet.foo")
     assert early.returncode == 1 and "sheet.foo" in early.stderr
 

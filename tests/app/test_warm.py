@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -130,6 +131,25 @@ def test_there_is_one_server_and_an_idle_one_ends(warm, tmp_path):
         time.sleep(0.02)
     assert child.wait(timeout=60) == 0
     assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_is_ended_takes_its_socket_away(warm, number):
+    other = {**warm.serving, "RETRIEVAL_MAX_PIXELS": "2000000"}
+    child = subprocess.Popen(
+        command("warm"), env=other, cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    folder = warm.folder / f"retrieval-{os.getuid()}"
+    assert child.stderr and str(child.pid) in child.stderr.readline()
+    assert len(list(folder.iterdir())) == 2
+    child.send_signal(number)
+    child.communicate(timeout=60)
+    assert child.returncode == 0 and len(list(folder.iterdir())) == 1
+
+
+def test_a_path_too_long_for_a_socket_names_the_cure(warm):
+    refused = run({**warm.serving, "XDG_RUNTIME_DIR": f"{warm.folder}/{'x' * 120}"}, "warm")
+    assert refused.returncode == 1 and "XDG_RUNTIME_DIR" in refused.stderr
 
 
 def test_a_folder_that_others_can_enter_is_not_trusted(warm, tmp_path):

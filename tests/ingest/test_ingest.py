@@ -358,6 +358,16 @@ def test_a_csv_column_that_cannot_be_one_is_refused_before_anything_is_made(
     assert not target.exists()
 
 
+def test_values_that_no_column_keeps_do_not_change_anything_twice(photos, target, tmp_path):
+    csv = tmp_path / "facts.csv"
+    csv.write_text(
+        "file,label,price,at\n0001.png,a,1.5,2024-01-01 00:00:00.123456789\n0002.png,b,NAN,\n"
+    )
+    run(photos, target, labels=f"{csv}:label")
+    assert rows(target)[str(photos / "0002.png")]["price"] is None
+    assert counts(run(photos, target, labels=f"{csv}:label")) == {"skipped": PHOTOS}
+
+
 def test_empty_and_whole_number_columns_fit_what_is_stored(photos, target, tmp_path):
     csv = tmp_path / "facts.csv"
     for values in ("0.5", "", "7"):

@@ -122,6 +122,8 @@ def test_questions_without_an_answer_are_clear_errors(collection):
         collection.search("red", k=0)
     with pytest.raises(QueryError, match="12345"):
         collection.search(image_id=12345)
+    with pytest.raises(QueryError, match="9223372036854775808"):
+        collection.search(image_id=2**63)
     with pytest.raises(QueryError, match=r"shape \[3\].*dim 49"):
         collection.search(vector=np.ones(3))
     with pytest.raises(QueryError, match="finite"):
