@@ -222,6 +222,7 @@ def test_ctrl_c_commits_what_is_done_and_the_next_run_goes_on(tmp_path):
     folder, path = tmp_path / "many", tmp_path / "c"
     write_pictures(folder, 1500)
     command = [sys.executable, "-m", "app", "index", str(folder), "-c", str(path), "--json"]
+    command += ["--workers", "1"]  # many cores would be done before the signal
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
