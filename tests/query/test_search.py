@@ -58,6 +58,17 @@ def test_every_image_finds_itself_first(collection, photos):
     assert collection.self_test(sample=1000) == (PHOTOS + 4, [])
 
 
+def test_the_self_test_tries_each_space_on_the_images_that_are_in_it(photos, tmp_path):
+    class Second(ColourEncoder):
+        from dataclasses import replace
+
+        spec = replace(ColourEncoder.spec, name="second")
+
+    ingest(photos, tmp_path / "c", encoders=[ColourEncoder()])
+    ingest(photos / "test", tmp_path / "c", encoders=[ColourEncoder(), Second()])
+    assert retrieval.open(tmp_path / "c").self_test(sample=1000) == (PHOTOS + 4, [])
+
+
 def test_words_find_what_they_name(collection):
     for colour in ("red", "green", "blue", "white"):
         assert names(collection.search(colour, k=1)) == [f"{colour}.png"]
