@@ -14,6 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from indexers import IngestReport
+    from indexers.sources import FolderSource
     from retrieval.types import Hits
 
 Answer = dict[str, Any]
@@ -100,11 +101,13 @@ def print_columns(
 
 
 @contextmanager
-def progress_bar(count: Callable[[], int], shown: bool) -> Iterator[Callable[[IngestReport], None]]:
+def progress_bar(
+    sources: Sequence[FolderSource], shown: bool
+) -> Iterator[Callable[[IngestReport], None]]:
     """A progress bar on stderr with rate, ETA and failures.
 
     Args:
-        count: finds out how many files there are, in a thread of its own.
+        sources: what is worked through; counted beside the work, in a thread of its own.
         shown: whether to draw anything.
     """
     import threading
@@ -123,8 +126,12 @@ def progress_bar(count: Callable[[], int], shown: bool) -> Iterator[Callable[[In
     )
     bar = progress.Progress(*columns, console=console(stderr=True), disable=not shown)
     task = bar.add_task("indexing", total=None, rate="", failed="")
+
+    def count() -> None:
+        bar.update(task, total=sum(1 for source in sources for _ in source))
+
     if shown:
-        threading.Thread(target=lambda: bar.update(task, total=count()), daemon=True).start()
+        threading.Thread(target=count, daemon=True).start()
 
     def watch(report: IngestReport) -> None:
         rate = bar.tasks[0].speed

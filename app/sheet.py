@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
 from retrieval.types import Hit, Hits
+
+if TYPE_CHECKING:
+    from retrieval import Collection
 
 _SIDE = 224
 _GAP = 16
@@ -17,19 +21,20 @@ _INK, _FAINT, _PAPER, _CELL = "#1b1f24", "#6b7280", "#ffffff", "#f3f4f6"
 
 
 def contact_sheet(
-    hits: Hits, thumbnails: Mapping[int, bytes], title: str, *, columns: int = 5
+    collection: Collection, hits: Hits, title: str, *, columns: int = 5
 ) -> Image.Image:
     """Draw an answer as a grid of thumbnails with rank, score and name.
 
     Args:
+        collection: where the thumbnails are; a missing one leaves an empty cell.
         hits: what to draw, in order.
-        thumbnails: encoded pictures by image id; a missing one leaves an empty cell.
         title: heading, as the words that were searched.
         columns: pictures a row.
 
     Returns:
         RGB picture.
     """
+    thumbnails = collection.store.thumbnails([hit.image.image_id for hit in hits])
     rows = max(1, -(-len(hits) // columns))
     heading = 56 if title else _GAP
     width = columns * (_SIDE + _GAP) + _GAP

@@ -1,4 +1,4 @@
-"""Finding a warm server and asking it. Needs nothing but the standard library."""
+"""Finding a warm server and asking it, with nothing heavy imported."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ def socket_path() -> Path:
     """
     kind = repr((__version__, _code_mark(), sys.prefix, settings.load()))
     name = hashlib.blake2b(kind.encode(), digest_size=8).hexdigest()
+    return socket_folder() / f"{name}.sock"
+
+
+def socket_folder() -> Path:
+    """Where the warm servers of this user listen."""
     base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return Path(base) / f"retrieval-{os.getuid()}" / f"{name}.sock"
+    return Path(base) / f"retrieval-{os.getuid()}"
 
 
 def _code_mark() -> tuple[str, int]:
@@ -49,6 +54,18 @@ def is_private(folder: Path) -> bool:
     return facts.st_uid == os.getuid() and (facts.st_mode & 0o170077) == 0o040000
 
 
+def connect(path: Path) -> socket.socket:
+    """A connection to the server at ``path``; OSError where nobody listens."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(_CONNECT_TIMEOUT_S)
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
 def ask(question: Question) -> dict[str, Any] | None:
     """The answer of a warm server, or None where there is none that can give it.
 
@@ -59,13 +76,10 @@ def ask(question: Question) -> dict[str, Any] | None:
     """
     if not hasattr(socket, "AF_UNIX") or "://" in question["collection"]:
         return None
-    path = socket_path()
-    if not is_private(path.parent):
+    if not is_private(socket_folder()):
         return None
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_CONNECT_TIMEOUT_S)
-            connection.connect(str(path))
+        with connect(socket_path()) as connection:
             connection.settimeout(_ANSWER_TIMEOUT_S)
             connection.sendall(json.dumps(question).encode() + b"\n")
             with connection.makefile("rb") as lines:

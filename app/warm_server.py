@@ -14,7 +14,7 @@ from pathlib import Path
 import retrieval
 from app.output import hits_as_json
 from app.question import Question, absolute, answer
-from app.warm import ask, is_private, socket_path
+from app.warm import connect, is_private, socket_path
 from retrieval import Collection
 from retrieval.errors import RetrievalError
 
@@ -117,27 +117,18 @@ def _free_socket() -> Path:
         raise RetrievalError(
             f"{path} is too long for a socket: set XDG_RUNTIME_DIR to a shorter one"
         )
-    if _is_answered():
+    if _is_listened_to(path):
         raise RetrievalError("a warm server is running already: searches find it")
     path.unlink(missing_ok=True)
     return path
 
 
-def _is_answered() -> bool:
-    nowhere = Question(
-        collection=os.devnull,
-        text="",
-        images=[],
-        image_id=None,
-        negative=[],
-        where=None,
-        k=1,
-        space=None,
-    )
+def _is_listened_to(path: Path) -> bool:
     try:
-        return ask(nowhere) is not None
-    except RetrievalError:
-        return True
+        connect(path).close()
+    except OSError:  # nobody there, or a socket that a killed server left
+        return False
+    return True
 
 
 def _warm_up(collection: Collection) -> None:

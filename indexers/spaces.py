@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from indexers.labels import Labels
 from retrieval import settings
-from retrieval.encoders import Encoder, load, space_of
+from retrieval.encoders import Encoder, resolve, space_of
 from retrieval.errors import CollectionError, CollectionNotFound, EncoderError
 from retrieval.query import Collection, open_collection
-from retrieval.query.spaces import check_identity
 from retrieval.store import check_columns
 from retrieval.types import VectorType
 
@@ -61,11 +60,10 @@ def encoders_for(
         SpaceMismatch: if an encoder is not the one that made the collection's space.
     """
     if collection is None:
-        return [_loaded(each) for each in extra or settings.load().encoders]
+        return [resolve(each) for each in extra or settings.load().encoders]
     new = []
-    for encoder in map(_loaded, extra or ()):
+    for encoder in map(resolve, extra or ()):
         if encoder.spec.name in collection.spaces:
-            check_identity(collection.spaces[encoder.spec.name], encoder)
             collection.use(encoder)
         else:
             new.append(encoder)
@@ -93,7 +91,3 @@ def _open(
         if dry_run:
             return None
         raise
-
-
-def _loaded(encoder: str | Encoder) -> Encoder:
-    return load(encoder) if isinstance(encoder, str) else encoder

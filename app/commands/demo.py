@@ -31,6 +31,7 @@ def demo(
     Example: `retrieval demo ~/Pictures`
     """
     from app.demo import gather
+    from app.sheet import contact_sheet, stack
 
     say = console().print
     folder = images or gather(out / "photos")
@@ -57,7 +58,8 @@ def demo(
     where = "format = 'JPEG' and width >= 300"
     hits = collection.search(sheets[0][0], where=where, k=5)
     _show(f'search "{sheets[0][0]}" --where "{where}"', path, hits)
-    sheet = _draw(collection, sheets, out / "contact-sheet.png")
+    sheet = out / "contact-sheet.png"
+    stack([contact_sheet(collection, hits, title) for title, hits in sheets]).save(sheet)
     say(f"\n5. Look at it: {sheet}")
     say("\nNow your own photos:")
     say("  retrieval index ~/Pictures -c my.lance")
@@ -73,7 +75,7 @@ def _index(folder: Path, path: Path) -> Collection:
     from indexers.sources import FolderSource
 
     source = FolderSource(folder)
-    with progress_bar(lambda: sum(1 for _ in source), sys.stderr.isatty()) as watch:
+    with progress_bar([source], sys.stderr.isatty()) as watch:
         report = ingest(source, path, watch=watch)
     console().print(
         f"   {report.added} added, {report.skipped} skipped, {report.failed} failed "
@@ -85,15 +87,3 @@ def _index(folder: Path, path: Path) -> Collection:
 def _show(command: str, path: Path, hits: Hits) -> None:
     console().print(f"\n$ retrieval {command} -c {path} -k 5")
     print_hits(hits_as_json(hits))
-
-
-def _draw(collection: Collection, answers: list[tuple[str, Hits]], path: Path) -> Path:
-    """One sheet with all answers below each other."""
-    from app.sheet import contact_sheet, stack
-
-    parts = []
-    for title, hits in answers:
-        thumbnails = collection.store.thumbnails([hit.image.image_id for hit in hits])
-        parts.append(contact_sheet(hits, thumbnails, title))
-    stack(parts).save(path)
-    return path

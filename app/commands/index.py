@@ -10,10 +10,7 @@ from app import options
 from app.output import complain, note, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from indexers import IngestReport
-    from indexers.sources import FolderSource
 
 _COUNTS = ("added", "updated", "skipped", "removed", "failed", "encoded")
 
@@ -69,7 +66,7 @@ def index(
     if new and not encoder and not dry_run:
         _tell_default(collection)
     try:
-        with progress_bar(lambda: _count(sources), not json and sys.stderr.isatty()) as watch:
+        with progress_bar(sources, not json and sys.stderr.isatty()) as watch:
             report = ingest(
                 sources,
                 collection,
@@ -87,10 +84,6 @@ def index(
         complain(str(stopped))
         raise typer.Exit(128 + stopped.signal) from stopped
     _tell(report, collection, json, labels)
-
-
-def _count(sources: Sequence[FolderSource]) -> int:
-    return sum(1 for each in sources for _ in each)
 
 
 def _tell_default(collection: str) -> None:

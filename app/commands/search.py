@@ -72,7 +72,10 @@ def search(
     else:
         note("nothing found: the collection has no image that fits")
     if sheet:
-        _write_sheet(opened, hits, sheet, text)
+        from app.sheet import contact_sheet
+
+        contact_sheet(opened, hits, text or "").save(sheet)
+        note(f"contact sheet: {sheet}")
 
 
 def _search_here(question: Question) -> tuple[Collection, Hits]:
@@ -81,11 +84,3 @@ def _search_here(question: Question) -> tuple[Collection, Hits]:
 
     collection = retrieval.open(question["collection"])
     return collection, answer(collection, question)
-
-
-def _write_sheet(collection: Collection, hits: Hits, path: str, title: str | None) -> None:
-    from app.sheet import contact_sheet
-
-    thumbnails = collection.store.thumbnails([hit.image.image_id for hit in hits])
-    contact_sheet(hits, thumbnails, title or "").save(path)
-    note(f"contact sheet: {path}")

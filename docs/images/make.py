@@ -23,10 +23,7 @@ def main() -> None:
     }
     flower = collection.store.find_uri(str(Path("demo-out/photos/flower.jpg").resolve()))
     answers["like flower.jpg"] = collection.search(image_id=flower, k=5, where=WHERE)
-    parts = []
-    for title, hits in answers.items():
-        thumbnails = collection.store.thumbnails([hit.image.image_id for hit in hits])
-        parts.append(contact_sheet(hits, thumbnails, title))
+    parts = [contact_sheet(collection, hits, title) for title, hits in answers.items()]
     stack(parts).save(HERE / "demo.jpg", quality=85, optimize=True)
 
 

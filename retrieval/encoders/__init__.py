@@ -1,7 +1,7 @@
 """Images and text to embeddings."""
 
 from retrieval.encoders.base import Encoder, EncoderSpec, TextEncoder, encode_spaces, space_of
-from retrieval.encoders.catalogue import describe, load, specs
+from retrieval.encoders.catalogue import describe, load, resolve, specs
 from retrieval.encoders.preprocess import Preprocess
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "describe",
     "encode_spaces",
     "load",
+    "resolve",
     "space_of",
     "specs",
 ]

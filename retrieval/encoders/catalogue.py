@@ -190,6 +190,11 @@ def load(name: str) -> Encoder:
     return transformers.load(folder, spec)
 
 
+def resolve(encoder: str | Encoder) -> Encoder:
+    """The encoder itself, or the one of that name; raises as :func:`load`."""
+    return load(encoder) if isinstance(encoder, str) else encoder
+
+
 def _folder(name: str) -> Path:
     """The absolute path of a checkpoint folder given by name."""
     path = Path(name).expanduser()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retrieval.encoders.base import EncoderSpec
+from retrieval.encoders.files import put
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.encoders.tokens import TextRule
 from retrieval.errors import EncoderError
@@ -198,11 +198,8 @@ def _file_digest(path: Path, memory: Path) -> str:
                 checksum.update(block)
     if promised and checksum.hexdigest() != promised:
         raise EncoderError(f"{path} is damaged (its SHA-256 differs); delete it and load again")
-    draft = note.with_name(f"{note.name}.{os.getpid()}")
     try:
-        memory.mkdir(parents=True, exist_ok=True)
-        draft.write_text(digest.hexdigest())
-        draft.replace(note)
+        put(note, digest.hexdigest().encode())
     except OSError as error:
         _log.warning("cannot remember the digest of %s: %s", path, error)
     return digest.hexdigest()

@@ -138,7 +138,7 @@ class Collection:
             raise QueryError(f"k is at least 1, not {k}")
         with self._lock:
             self.store.refresh()
-            dim = choose_space(self.spaces, (), space).dim
+            dim = self.store.space(space).dim
             if queries.ndim != 2 or queries.shape[1] != dim:
                 shape = list(queries.shape)
                 raise QueryError(f"queries have shape {shape}, space {space!r} has dim {dim}")
@@ -196,7 +196,7 @@ class Collection:
         """The encoder that belongs to ``space``, loaded once and checked against the collection."""
         with self._lock:
             if space not in self._encoders:
-                self._encoders[space] = encoder_of(choose_space(self.spaces, (), space))
+                self._encoders[space] = encoder_of(self.store.space(space))
             return self._encoders[space]
 
     def use(self, encoder: Encoder) -> None:
@@ -207,7 +207,7 @@ class Collection:
             SpaceMismatch: if the space was made by another identity.
         """
         with self._lock:
-            check_identity(choose_space(self.spaces, (), encoder.spec.name), encoder)
+            check_identity(self.store.space(encoder.spec.name), encoder)
             self._encoders[encoder.spec.name] = encoder
 
     def _scan(self, space: str) -> Iterable[Block]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from retrieval import settings
-from retrieval.encoders import Encoder, load, space_of
+from retrieval.encoders import Encoder, resolve, space_of
 from retrieval.errors import CollectionError, CollectionNotFound, EncoderError
 from retrieval.query.collection import Collection
 from retrieval.store import Store
@@ -52,8 +52,7 @@ def open_collection(
         if not create:
             raise
         names = encoders if encoders is not None else settings.load().encoders
-        objects = [load(each) if isinstance(each, str) else each for each in names]
-        spaces = [space_of(encoder, dtype) for encoder in objects]
+        spaces = [space_of(resolve(each), dtype) for each in names]
         collection = Collection(_create(uri, spaces, options))
     for each in encoders or ():
         if not isinstance(each, str) and each.spec.name in collection.spaces:

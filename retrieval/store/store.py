@@ -31,13 +31,10 @@ class Store:
         uri: absolute path or object-store URI.
     """
 
-    def __init__(
-        self, uri: str, tables: opening.Tables, storage_options: Mapping[str, str] | None
-    ) -> None:
+    def __init__(self, uri: str, tables: opening.Tables) -> None:
         """Wrap open tables; use :meth:`open` or :meth:`create`."""
         self.uri = uri
         self._tables = tables
-        self._options = storage_options
         self._images = tables.images
         self._spaces = tables.manifest.spaces()
         self._row_ids = RowIds()
@@ -77,7 +74,7 @@ class Store:
             SchemaError: if it is damaged or a newer software wrote it.
         """
         place = uris.normalize(uri)
-        return cls(place, opening.open_tables(place, storage_options), storage_options)
+        return cls(place, opening.open_tables(place, storage_options))
 
     @staticmethod
     def exists(

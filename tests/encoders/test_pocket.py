@@ -39,20 +39,6 @@ def photos() -> list[Image.Image]:
     return [Image.fromarray(c).resize(s) for c, s in zip(coarse, sizes, strict=True)]
 
 
-@pytest.fixture(scope="module")
-def visual() -> PocketVisual:
-    encoder = pocket.load("pocket-visual")
-    assert isinstance(encoder, PocketVisual)
-    return encoder
-
-
-@pytest.fixture(scope="module")
-def text() -> PocketText:
-    encoder = pocket.load("pocket-text")
-    assert isinstance(encoder, PocketText)
-    return encoder
-
-
 def assert_unit(rows: np.ndarray, n: int) -> None:
     assert rows.shape == (n, 256)
     assert rows.dtype == np.float32

@@ -7,25 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.encoders import pocket
 from retrieval.encoders.pocket.encoder import PocketText, PocketVisual
 from retrieval.encoders.pocket.train import evaluate
 
 DataFolder = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def visual() -> PocketVisual:
-    encoder = pocket.load("pocket-visual")
-    assert isinstance(encoder, PocketVisual)
-    return encoder
-
-
-@pytest.fixture(scope="module")
-def text() -> PocketText:
-    encoder = pocket.load("pocket-text")
-    assert isinstance(encoder, PocketText)
-    return encoder
 
 
 def test_plain_queries_find_what_they_name(text: PocketText, shared_data: DataFolder) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.files import put
 from retrieval.encoders.pocket import weights
 
 VERSION = 1
@@ -65,7 +64,7 @@ def graph_bytes(cache_dir: Path) -> bytes:
         return cached
     model = build(weights.load())
     try:
-        _write(path, model)
+        put(path, hashlib.sha256(model).digest() + model)
     except OSError as error:
         _log.warning("cannot cache the pocket graph: %s", error)
     return model
@@ -205,16 +204,3 @@ def _read(path: Path) -> bytes | None:
         return None
     digest, model = data[:32], data[32:]
     return model if hashlib.sha256(model).digest() == digest else None
-
-
-def _write(path: Path, model: bytes) -> None:
-    """Put digest and graph in place in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(model).digest() + model)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
