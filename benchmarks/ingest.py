@@ -25,8 +25,8 @@ from PIL import Image, ImageOps
 from indexers import ingest
 from retrieval import settings
 from retrieval.encoders import load
-from retrieval.encoders.onnx import OnnxGraph
 from retrieval.encoders.pocket.graph import graph_bytes
+from retrieval.encoders.runtimes.onnx import OnnxGraph
 
 RESULTS = Path(__file__).parent / "results" / "ingest.json"
 CORES = len(os.sched_getaffinity(0))
@@ -59,7 +59,7 @@ def one_by_one(folder: Path, graph: OnnxGraph) -> dict[str, float]:
         for path in sorted(folder.rglob("*.jpg")):
             with Image.open(path) as opened:
                 image = ImageOps.exif_transpose(opened).convert("RGB")
-            (vector, *_) = graph.run({graph.inputs[0]: preprocess([image])})
+            (vector, *_) = graph.run({graph.inputs[0]: preprocess([image])}, graph.outputs[:1])
             row = (str(path), path.stat().st_mtime, vector.tobytes())
             base.execute("insert into images values (?, ?, ?)", row)
             base.commit()

@@ -36,10 +36,19 @@ class EncoderSpec:
             it has none.
         logit_bias: bias added after scaling; None where it has none.
         terms: what binds the use of the weights beyond their licence; empty where nothing does.
+        prompt: template around a bare word, as ``a photo of {}``; ``{}`` for none.
         reduced_decode: whether JPEGs may be decoded at reduced scale for it. Only where a test on
             real photos shows cosine ≥ 0.9999 to full scale; networks that react to the last bit
             of a pixel do not keep that.
-        prompt: template around a bare word, as ``a photo of {}``; ``{}`` for none.
+        library: package whose network it is: ``transformers``, ``timm``, ``open_clip``, ``onnx``,
+            or ``python`` for one of the user's own.
+        patch_px: side of the square of input pixels that one patch token stands for; None where
+            it gives no patch tokens.
+        tokenizer: how its text side reads text, for people, as ``BPE, 77 tokens, English``.
+        gated: whether the hub asks to accept terms before it gives the weights.
+        gflops: multiply-adds times two of one picture's forward pass, in 10⁹; None if not counted.
+        images_per_s: measured speed of the forward pass in fp32 on two CPU cores
+            (``benchmarks/encoders``); None if not measured.
     """
 
     name: str
@@ -58,6 +67,33 @@ class EncoderSpec:
     prompt: str = "{}"
     terms: str = ""
     reduced_decode: bool = False
+    library: str = "transformers"
+    patch_px: int | None = None
+    tokenizer: str = ""
+    gated: bool = False
+    gflops: float | None = None
+    images_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchTokens:
+    """What an encoder sees at each place of each picture.
+
+    Attributes:
+        tokens: float32 ``[n, places, width]``, not normalised; row by row from the top left. Those
+            of a language-aligned encoder lie in the space of its embeddings (each place pooled as
+            if it were the only one), so that they can be compared with words.
+        grids: int64 ``[n, 2]``, rows and columns of each picture; its first ``rows * columns``
+            tokens count, the rest is padding.
+    """
+
+    tokens: NDArray[np.float32]
+    grids: NDArray[np.int64]
+
+    def grid(self, at: int) -> NDArray[np.float32]:
+        """The tokens of one picture: ``[rows, columns, width]``."""
+        rows, columns = (int(side) for side in self.grids[at])
+        return self.tokens[at, : rows * columns].reshape(rows, columns, -1)
 
 
 @runtime_checkable
@@ -101,6 +137,19 @@ class TextEncoder(Encoder, Protocol):
 
         Returns:
             float32 ``[n, dim]``, unit rows, in the order given.
+        """
+        ...
+
+
+@runtime_checkable
+class DenseEncoder(Encoder, Protocol):
+    """An encoder that also tells what is where."""
+
+    def encode_patches(self, images: Sequence[Image.Image]) -> PatchTokens:
+        """Tokens of the places of RGB pictures, in the order given.
+
+        Raises:
+            EncoderError: if the encoder gives no patch tokens (``spec.patch_px`` is None).
         """
         ...
 

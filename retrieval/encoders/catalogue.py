@@ -1,22 +1,16 @@
-"""The encoders that have a name: their facts as data, and loading them by name."""
+"""The encoders that have a name: their facts as data."""
 
 from __future__ import annotations
 
-import difflib
-import logging
-import os
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
-from retrieval.encoders.base import Encoder, EncoderSpec
-from retrieval.encoders.checkpoint import CLIP, DINOV2, SIGLIP, SIGLIP2, Family, spec_of
+from retrieval.encoders.base import EncoderSpec
+from retrieval.encoders.checkpoints.families import FAMILIES, SIGLIP2, Family
 from retrieval.encoders.preprocess import Preprocess
-from retrieval.errors import EncoderError, UnknownEncoder
 
-_log = logging.getLogger(__name__)
-
+DINOV2, CLIP, SIGLIP = FAMILIES["dinov2"], FAMILIES["clip"], FAMILIES["siglip"]
 _APACHE = "Apache-2.0"
 _OPENAI = "its makers advise against use without tests of your own, and against surveillance"
 
@@ -138,76 +132,3 @@ def specs() -> Mapping[str, EncoderSpec]:
     from retrieval.encoders.pocket import SPECS
 
     return MappingProxyType({spec.name: spec for spec in (*SPECS, *_HUB)})
-
-
-def describe(name: str) -> EncoderSpec:
-    """The facts of an encoder, without loading or downloading weights.
-
-    Args:
-        name: a name of :func:`specs`, or the path of a checkpoint folder.
-
-    Raises:
-        UnknownEncoder: if it is neither.
-        EncoderError: if the folder holds no checkpoint that can be used.
-    """
-    if spec := specs().get(name):
-        return spec
-    return spec_of(_folder(name))
-
-
-def load(name: str) -> Encoder:
-    """Load an encoder.
-
-    Args:
-        name: a name of :func:`specs`, or the path of a checkpoint folder (DINOv2, CLIP, SigLIP,
-            SigLIP 2 of fixed resolution) whose absolute path then is the encoder's name.
-
-    Returns:
-        The encoder; a :class:`~retrieval.encoders.base.TextEncoder` where it has a text side.
-
-    Raises:
-        UnknownEncoder: if ``name`` is neither.
-        EncoderUnavailable: if its packages or weights are not here and cannot be had.
-        EncoderError: if its weights are damaged or not what they should be.
-    """
-    from retrieval.encoders import hub, pocket, transformers
-
-    spec = describe(name)
-    if any(spec.name == own.name for own in pocket.SPECS):
-        return pocket.load(name)
-    transformers.require()
-    if spec.revision == "local":
-        return transformers.load(Path(spec.source), spec)
-    folder = hub.fetch(spec.source, spec.revision)
-    found = spec_of(folder)
-    if (found.dim, found.family) != (spec.dim, spec.family):
-        raise EncoderError(
-            f"{spec.source} holds {found.family} of {found.dim} dimensions, not the {spec.family} "
-            f"of {spec.dim} that {name!r} stands for"
-        )
-    if found.preprocess != spec.preprocess:
-        _log.warning("%s asks for %s; using %s", spec.source, found.preprocess, spec.preprocess)
-    return transformers.load(folder, spec)
-
-
-def resolve(encoder: str | Encoder) -> Encoder:
-    """The encoder itself, or the one of that name; raises as :func:`load`."""
-    return load(encoder) if isinstance(encoder, str) else encoder
-
-
-def _folder(name: str) -> Path:
-    """The absolute path of a checkpoint folder given by name."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
-    if os.sep in name or path.is_absolute():
-        raise UnknownEncoder(
-            f"there is no checkpoint folder {name}; `retrieval encoders` lists the encoders that "
-            "have a name"
-        )
-    close = difflib.get_close_matches(name, specs(), n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise UnknownEncoder(
-        f"there is no encoder {name!r}{hint} `retrieval encoders` lists them; the path of a "
-        "checkpoint folder works too"
-    )

@@ -205,7 +205,7 @@ def _file_digest(path: Path, memory: Path) -> str:
     return digest.hexdigest()
 
 
-def _preprocess(folder: Path, family: Family) -> Preprocess:
+def _preprocess(folder: Path, family: Any) -> Preprocess:
     """Read ``preprocessor_config.json`` (or the nested form of newer checkpoints)."""
     raw = _read(folder, "preprocessor_config.json")
     raw = raw or _read(folder, "processor_config.json").get("image_processor", {})

@@ -82,19 +82,27 @@ class Tokenizer:
         self._end = [self._id(rule.end, path)]
         self._pad = self._id(rule.pad, path)
 
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Token ids int64 ``[n, length]``, padded on the right."""
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, start and end included, not padded."""
         room = self._context - len(self._start) - len(self._end)
-        cleaned = [self._rule.cleaned(text) for text in texts]
-        rows = [
-            self._start + encoding.ids[:room] + self._end
-            for encoding in self._tokenizer.encode_batch(cleaned, add_special_tokens=False)
+        # A lone surrogate, as a file name may carry, has no UTF-8 form for the tokenizer.
+        clean = [
+            self._rule.cleaned(text.encode("utf-8", "replace").decode("utf-8")) for text in texts
         ]
+        return [
+            self._start + encoding.ids[:room] + self._end
+            for encoding in self._tokenizer.encode_batch(clean, add_special_tokens=False)
+        ]
+
+    def padded(self, rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
+        """``ids`` and ``mask`` (1 where a token counts), int64 ``[n, length]``, padded right."""
         length = self._context if self._rule.fill else max(map(len, rows), default=0)
-        out = np.full((len(rows), length), self._pad, dtype=np.int64)
-        for row, ids in zip(out, rows, strict=True):
-            row[: len(ids)] = ids
-        return out
+        ids = np.full((len(rows), length), self._pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for at, row in enumerate(rows):
+            ids[at, : len(row)] = row
+            mask[at, : len(row)] = 1
+        return {"ids": ids, "mask": mask}
 
     def _id(self, token: str, path: Path) -> int:
         found: int | None = self._tokenizer.token_to_id(token)

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from retrieval.encoders.onnx import OnnxGraph
+from retrieval.encoders.runtimes.onnx import OnnxGraph
 from retrieval.errors import EncoderError, EncoderUnavailable
 
 
@@ -31,7 +31,7 @@ def test_runs_all_or_chosen_outputs() -> None:
     graph = OnnxGraph(doubling())
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert (graph.inputs, graph.outputs) == (("x",), ("twice", "negative"))
-    twice, negative = graph.run({"x": x})
+    twice, negative = graph.run({"x": x}, graph.outputs)
     np.testing.assert_array_equal(twice, 2 * x)
     np.testing.assert_array_equal(negative, -x)
     [only] = graph.run({"x": x}, ["negative"])
@@ -57,7 +57,7 @@ def test_threads_share_one_session() -> None:
 
 def test_a_wrong_shape_is_an_encoder_error() -> None:
     with pytest.raises(EncoderError, match="ONNX Runtime"):
-        OnnxGraph(doubling()).run({"x": np.ones((1, 4), np.float32)})
+        OnnxGraph(doubling()).run({"x": np.ones((1, 4), np.float32)}, ["twice"])
 
 
 @pytest.mark.parametrize("data", [b"", b"not a graph"])

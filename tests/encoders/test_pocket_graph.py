@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval.encoders.onnx import OnnxGraph
 from retrieval.encoders.pocket import graph, weights
 from retrieval.encoders.pocket.specs import PREPROCESS
+from retrieval.encoders.runtimes.onnx import OnnxGraph
 from retrieval.errors import EncoderUnavailable
 
 GOLDEN = Path(__file__).with_name("pocket_golden.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,12 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 tf = pytest.importorskip("transformers")
 
-from retrieval.encoders import TextEncoder, transformers  # noqa: E402
-from retrieval.encoders.checkpoint import SIGLIP, spec_of  # noqa: E402
+from retrieval import encoders  # noqa: E402
+from retrieval.encoders import DenseEncoder, TextEncoder  # noqa: E402
+from retrieval.encoders.build import torch_encoder  # noqa: E402
+from retrieval.encoders.checkpoints import open_folder  # noqa: E402
+from retrieval.encoders.checkpoints.families import FAMILIES as ROWS  # noqa: E402
+from retrieval.encoders.network import NetworkEncoder  # noqa: E402
 from retrieval.encoders.tokens import Tokenizer  # noqa: E402
 from retrieval.errors import EncoderError, EncoderUnavailable  # noqa: E402
 from tests.encoders.checkpoints import FAMILIES, SENTENCES, siglip  # noqa: E402
@@ -54,8 +59,8 @@ def pictures() -> list[Image.Image]:
     return [*resized, gray, gray.resize((411, 600))]
 
 
-def load(folder: Path) -> transformers.TransformersEncoder:
-    return transformers.load(folder, spec_of(folder), device="cpu")
+def load(folder: Path) -> NetworkEncoder:
+    return torch_encoder(open_folder(folder), device="cpu")
 
 
 def reference_processor(name: str, folder: Path):
@@ -155,8 +160,9 @@ def test_siglip_tokens_equal_the_sentencepiece_tokenizer(tmp_path):
     fast.save(str(tmp_path / "tokenizer.json"))
     texts = [text for text in TEXTS if text.isascii()]
     rows = reference(texts, padding="max_length", truncation=True, max_length=64)["input_ids"]
-    assert SIGLIP.text is not None
-    ours = Tokenizer(tmp_path, SIGLIP.text, context=64)(texts)
+    assert ROWS["siglip"].text is not None
+    tokenizer = Tokenizer(tmp_path, ROWS["siglip"].text, context=64)
+    ours = tokenizer.padded(tokenizer.rows(texts))["ids"]
     np.testing.assert_array_equal(ours, np.asarray(rows))
 
 
@@ -192,16 +198,18 @@ def test_nothing_gives_no_rows(folders):
 
 
 def test_batch_that_does_not_fit_is_halved_until_it_does(folders, pictures):
-    encoder = load(folders["dinov2"])
+    checkpoint = open_folder(folders["dinov2"])
+    towers = checkpoint.towers()
+    encoder = torch_encoder(replace(checkpoint, towers=lambda: towers), device="cpu")
     expected = encoder.encode_images(pictures)
     sizes: list[int] = []
 
-    def full(_module, _args, kwargs):
-        sizes.append(len(kwargs["pixel_values"]))
+    def full(_module, args):
+        sizes.append(len(args[0]))
         if sizes[-1] > 3:
             raise torch.OutOfMemoryError("no memory left for so many")
 
-    hook = encoder._model.register_forward_pre_hook(full, with_kwargs=True)
+    hook = towers.image.register_forward_pre_hook(full)
     np.testing.assert_allclose(encoder.encode_images(pictures), expected, atol=1e-5)
     assert sizes[:4] == [14, 7, 3, 3]
     hook.remove()
@@ -209,7 +217,7 @@ def test_batch_that_does_not_fit_is_halved_until_it_does(folders, pictures):
     def never(_module, _args):
         raise torch.OutOfMemoryError("no memory left at all")
 
-    encoder._model.register_forward_pre_hook(never)
+    towers.image.register_forward_pre_hook(never)
     with pytest.raises(EncoderError, match="no memory left at all"):
         encoder.encode_images(pictures)
 
@@ -261,7 +269,56 @@ def test_weights_that_are_not_numbers_are_an_error(tmp_path):
         load(folder).encode_images([Image.new("RGB", (40, 40))])
 
 
-def test_missing_torch_names_the_extra(monkeypatch):
+def test_missing_torch_names_the_package(folders, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(EncoderUnavailable, match="pip install torch"):
-        transformers.require()
+        load(folders["dinov2"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_patches_equal_the_library_tokens(name, folders, pictures):
+    encoder = load(folders[name])
+    assert isinstance(encoder, DenseEncoder)
+    inputs = reference_processor(name, folders[name])(images=pictures, return_tensors="pt")
+    model = tf.AutoModel.from_pretrained(folders[name]).eval()
+    with torch.inference_mode():
+        if name == "dinov2":
+            reference = model(**inputs).last_hidden_state[:, 1:]
+        elif name == "clip":
+            tokens = model.vision_model(**inputs).last_hidden_state[:, 1:]
+            reference = model.visual_projection(model.vision_model.post_layernorm(tokens))
+        else:
+            tokens = model.vision_model(**inputs).last_hidden_state
+            heads = [model.vision_model.head(tokens[:, [at]]) for at in range(tokens.shape[1])]
+            reference = torch.stack(heads, dim=1)
+    found = encoder.encode_patches(pictures)
+    assert found.tokens.shape == tuple(reference.shape)
+    assert encoder.spec.patch_px == 8
+    assert found.grid(0).shape == (4, 4, reference.shape[-1])
+    ours = found.tokens.reshape(-1, reference.shape[-1])
+    ours = ours / np.linalg.norm(ours, axis=1, keepdims=True)
+    check_equal(f"{name}_patches", ours, unit(reference.reshape(-1, reference.shape[-1])))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls+mean", "gem"])
+def test_another_pooling_can_be_asked_for(pooling, folders, pictures):
+    encoder = encoders.load(f"{folders['dinov2']}:{pooling}")
+    tokens = load(folders["dinov2"]).encode_patches(pictures).tokens
+    if pooling == "gem":
+        expected = np.clip(tokens, 1e-6, None).__pow__(3).mean(axis=1) ** (1 / 3)
+    else:
+        expected = tokens.mean(axis=1)
+    ours = encoder.encode_images(pictures)
+    if pooling == "cls+mean":
+        assert encoder.spec.dim == 2 * tokens.shape[-1]
+        ours = ours[:, tokens.shape[-1] :]
+        ours = ours / np.linalg.norm(ours, axis=1, keepdims=True)
+    expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    assert encoder.spec.pooling == pooling
+    assert encoder.spec.name.endswith(f":{pooling}")
+
+
+def test_words_and_pictures_keep_their_own_pooling(folders):
+    with pytest.raises(EncoderError, match="its own pooling"):
+        encoders.load(f"{folders['clip']}:gem")

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from retrieval import settings
 from retrieval.encoders.base import EncoderSpec, unit_rows
-from retrieval.encoders.onnx import RUNTIME, OnnxGraph
 from retrieval.encoders.pocket import artefact, graph, weights
 from retrieval.encoders.pocket.specs import PREPROCESS, TEXT, VISUAL
 from retrieval.encoders.pocket.tower import MAX_TOKENS, TextTower, gelu
+from retrieval.encoders.runtimes.onnx import RUNTIME, OnnxGraph
 from retrieval.errors import EncoderUnavailable, UnknownEncoder
 from retrieval.types import Embeddings
 

@@ -44,22 +44,12 @@ class OnnxGraph:
         self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
 
     def run(
-        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]
     ) -> list[NDArray[np.float32]]:
-        """Run the graph.
-
-        Args:
-            feeds: one array for every input name.
-            outputs: names of the outputs wanted; None for all.
-
-        Returns:
-            One array for each wanted output, in the order asked.
-
-        Raises:
-            EncoderError: if an array does not fit the graph, or the computation fails.
-        """
+        """See :class:`~retrieval.encoders.runtimes.graph.Graph`."""
+        wanted = {name: feeds[name] for name in self.inputs}
         try:
-            return list(self._session.run(None if outputs is None else list(outputs), dict(feeds)))
+            return list(self._session.run(list(outputs), wanted))
         except Exception as error:  # onnxruntime's errors have no common base but Exception
             raise EncoderError(f"ONNX Runtime failed: {error}") from error
 

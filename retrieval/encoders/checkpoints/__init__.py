@@ -1,0 +1,6 @@
+"""Folders on disk that hold an encoder: whose they are, and what is in them."""
+
+from retrieval.encoders.checkpoints.checkpoint import Checkpoint
+from retrieval.encoders.checkpoints.opening import open_folder
+
+__all__ = ["Checkpoint", "open_folder"]

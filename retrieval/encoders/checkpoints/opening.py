@@ -1,0 +1,34 @@
+"""Finding out which library's checkpoint a folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrieval.encoders.checkpoints.checkpoint import Checkpoint
+from retrieval.encoders.checkpoints.files import read_json
+from retrieval.errors import EncoderError
+
+
+def open_folder(folder: Path, pooling: str | None = None) -> Checkpoint:
+    """Read the facts of a checkpoint folder; the weights are not loaded yet.
+
+    Args:
+        folder: a folder that transformers, timm or open_clip wrote.
+        pooling: ``cls``, ``mean``, ``cls+mean`` or ``gem`` in place of the family's own.
+
+    Raises:
+        EncoderError: if something is missing, not supported, or contradicts itself.
+    """
+    from retrieval.encoders.checkpoints import open_clip, timm, transformers
+
+    if (folder / open_clip.CONFIG).is_file() and not (folder / "model.safetensors").is_file():
+        return open_clip.open_checkpoint(folder, pooling)
+    config = read_json(folder, "config.json")
+    if "model_type" in config:
+        return transformers.open_checkpoint(folder, config, pooling)
+    if "architecture" in config:
+        return timm.open_checkpoint(folder, config, pooling)
+    raise EncoderError(
+        f"{folder}: its config.json is neither of transformers (model_type) nor of timm "
+        "(architecture); save the encoder again with save_pretrained"
+    )
