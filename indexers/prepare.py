@@ -105,8 +105,7 @@ class Preparer:
         self._known = known
         self._max_pixels = max_pixels
         self._held_pixels = held_pixels
-        tolerant = bool(encoders) and all(e.spec.reduced_decode for e in encoders)
-        self._min_side = max(e.spec.preprocess.size for e in encoders) if tolerant else None
+        self._min_side = _min_side(encoders)
         self._dry_run = dry_run
 
     def __call__(self, jobs: Sequence[Job], *, reuse: bool = True) -> Chunk:
@@ -194,6 +193,16 @@ class Preparer:
                 each.vectors[name] = vector
         for each in group:
             each.image = None
+
+
+def _min_side(encoders: Sequence[Encoder]) -> int | None:
+    """Shorter side that a decoded picture must keep; None where one needs the full scale."""
+    sides = [
+        each.spec.preprocess.resize_to
+        for each in encoders
+        if each.spec.reduced_decode and each.spec.preprocess
+    ]
+    return max(sides) if sides and len(sides) == len(encoders) else None
 
 
 def _replace_by_failure(chunk: Chunk, bad: Prepared, error: Exception) -> None:

@@ -25,7 +25,8 @@ class EncoderSpec:
         family: architecture family, as ``SigLIP 2``.
         dim: length of an embedding.
         modalities: ``("image",)`` or ``("image", "text")``.
-        preprocess: how a picture becomes the network's input.
+        preprocess: how a picture becomes the network's input; None for an encoder of the user's
+            own, whose affair that is.
         pooling: how the network's last layer becomes one vector.
         source: registry package or hub repository of the weights.
         revision: version or commit of ``source``.
@@ -55,7 +56,7 @@ class EncoderSpec:
     family: str
     dim: int
     modalities: tuple[Modality, ...]
-    preprocess: Preprocess
+    preprocess: Preprocess | None
     pooling: str
     source: str
     revision: str
@@ -205,7 +206,7 @@ def space_of(encoder: Encoder, dtype: VectorType = "float32") -> Space:
         name=spec.name,
         encoder=spec.name,
         weights_hash=encoder.weights_hash,
-        preprocess_hash=spec.preprocess.hash,
+        preprocess_hash=spec.preprocess.hash if spec.preprocess else "own",
         pooling=spec.pooling,
         dim=spec.dim,
         modalities=spec.modalities,

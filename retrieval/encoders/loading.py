@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval.encoders.base import Encoder, EncoderSpec
 from retrieval.encoders.catalogue import specs
 from retrieval.encoders.checkpoints import Checkpoint, open_folder
 from retrieval.encoders.names import Asked, parse
 from retrieval.errors import EncoderError, UnknownEncoder
+
+if TYPE_CHECKING:
+    from retrieval.encoders.own import OwnImages
 
 
 def load(name: str, *, device: str | None = None) -> Encoder:
@@ -19,8 +23,8 @@ def load(name: str, *, device: str | None = None) -> Encoder:
     Args:
         name: a name of :func:`~retrieval.encoders.specs`; ``owner/name[@revision]`` of a hub
             repository; the path of a checkpoint folder, whose absolute path then is the encoder's
-            name. Each may have ``:cls``, ``:mean``, ``:cls+mean`` or ``:gem`` behind it, if
-            another pooling than its own is wanted.
+            name; each of these with ``:cls``, ``:mean``, ``:cls+mean`` or ``:gem`` behind it, if
+            another pooling than its own is wanted; or ``module:Class`` of the user's own.
         device: ``cuda``, ``mps``, ``cpu``, …; by default the first of these that is there.
 
     Returns:
@@ -31,18 +35,25 @@ def load(name: str, *, device: str | None = None) -> Encoder:
         EncoderUnavailable: if its packages or weights are not here and cannot be had.
         EncoderError: if its weights are damaged or not what they should be.
     """
-    from retrieval.encoders import pocket
+    from retrieval.encoders import own, pocket
     from retrieval.encoders.build import torch_encoder
 
     asked = parse(name)
     if any(asked.name == own.name for own in pocket.SPECS):
         return pocket.load(name)
+    if asked.kind == "class":
+        return own.load(name)
     return torch_encoder(find(asked), device=device)
 
 
-def resolve(encoder: str | Encoder) -> Encoder:
-    """The encoder itself, or the one of that name; raises as :func:`load`."""
-    return load(encoder) if isinstance(encoder, str) else encoder
+def resolve(encoder: str | Encoder | OwnImages) -> Encoder:
+    """The encoder of that name, the object itself, or one with ``encode_images`` adapted.
+
+    Raises as :func:`load` and :func:`~retrieval.encoders.own.adapt`.
+    """
+    from retrieval.encoders.own import adapt
+
+    return load(encoder) if isinstance(encoder, str) else adapt(encoder)
 
 
 def find(asked: Asked) -> Checkpoint:

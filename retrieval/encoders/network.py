@@ -88,6 +88,8 @@ class NetworkEncoder:
         return self._unit_rows("image", self._feeds(images))
 
     def _feeds(self, images: Sequence[Image.Image]) -> Feeds:
+        if self.spec.preprocess is None:
+            raise EncoderError(f"{self.spec.name} does not say how its pictures are prepared")
         return {"pixels": self.spec.preprocess(images)}
 
     def _patch_rows(
