@@ -4,75 +4,149 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+Triple = tuple[float, float, float]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+Resize = Literal["shortest", "longest", "squash"]
+Centre = Literal["round", "floor"]
+ResizeIn = Literal["uint8", "float"]
+
+_BLACK = (0, 0, 0)
+_STRIP = 16  # sides of the input that the longer side of a picture resized whole may have
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize, crop and normalise, as torchvision's PIL transforms do.
+    """Resize, cut the centre out, normalise: the same bytes as Pillow-based transforms make.
 
     Attributes:
         size: side of the square network input, pixels.
-        resize: ``shortest`` scales the shorter side to ``resize_to`` keeping the aspect ratio and
-            cuts the centre out; ``squash`` scales both sides to ``size``.
-        resize_to: length of the shorter side before the centre crop (``shortest`` only).
+        resize: ``shortest`` scales the shorter side to ``resize_to`` and ``longest`` the longer
+            one, both keeping the aspect ratio; ``squash`` scales both. Then the centre of
+            ``size`` × ``size`` is cut out, and where the picture is smaller than that, borders of
+            ``fill`` are put around it.
+        resize_to: length of the scaled side or sides before the cut, pixels.
         interpolation: resampling filter, antialiased.
         mean: per RGB channel, on values in [0, 1].
         std: per RGB channel, on values in [0, 1].
-        centre: how half a pixel is settled where the centre crop starts (``shortest`` only):
-            ``round`` to the even pixel as torchvision, ``floor`` as transformers.
+        centre: how half a pixel is settled where the cut starts: ``round`` to the even pixel as
+            torchvision, ``floor`` as transformers.
+        fill: RGB colour of the borders, 0 to 255.
+        resize_in: ``uint8`` rounds to whole levels after resizing; ``float`` does not, as the
+            processor of DINOv3, which scales to [0, 1] first.
     """
 
     size: int
-    resize: Literal["shortest", "squash"]
+    resize: Resize
     resize_to: int
-    interpolation: Literal["bilinear", "bicubic"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    centre: Literal["round", "floor"] = "round"
+    interpolation: Interpolation
+    mean: Triple
+    std: Triple
+    centre: Centre = "round"
+    fill: tuple[int, int, int] = _BLACK
+    resize_in: ResizeIn = "uint8"
 
     @cached_property
     def hash(self) -> str:
         """Hex digest over all fields: part of a space's identity."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize and crop one RGB picture to uint8 ``[size, size, 3]``."""
-        resample = _FILTERS[self.interpolation]
-        if self.resize == "squash":
-            return np.asarray(image.resize((self.size, self.size), resample))
-        width, height = image.size
-        short, long = sorted((width, height))
-        scaled = max(int(self.resize_to * long / short), self.size)
-        target = (self.resize_to, scaled) if width <= height else (scaled, self.resize_to)
-        settle = math.floor if self.centre == "floor" else round
-        left, top = (settle((side - self.size) / 2) for side in target)
-        # Only the part of the picture that survives the crop is resampled: a 20,000×1 strip
-        # would otherwise be blown up to gigabytes before the crop.
-        sx, sy = width / target[0], height / target[1]
-        box = (left * sx, top * sy, (left + self.size) * sx, (top + self.size) * sy)
-        return np.asarray(image.resize((self.size, self.size), resample, box=box))
+        facts = asdict(self)
+        # Fields younger than the first collections count only where they are used.
+        for name, unused in (("fill", _BLACK), ("resize_in", "uint8")):
+            if facts[name] == unused:
+                del facts[name]
+        return digest(facts)
 
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Turn RGB pictures into one contiguous float32 batch ``[n, 3, size, size]``."""
-        batch = np.empty((len(images), self.size, self.size, 3), dtype=np.uint8)
-        for row, image in enumerate(images):
-            batch[row] = self.pixels(image)
-        std = np.asarray(self.std, dtype=np.float32)
-        scale: NDArray[np.float32] = np.float32(1 / 255) / std
-        shift: NDArray[np.float32] = np.asarray(self.mean, dtype=np.float32) / std
-        planes = batch.transpose(0, 3, 1, 2).astype(np.float32, order="C")
-        planes *= scale[:, None, None]
-        planes -= shift[:, None, None]
-        return planes
+        """The ``pixels`` of :meth:`inputs`."""
+        return self.inputs(images)["pixels"]
+
+    def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
+        """Turn RGB pictures of any size into one batch.
+
+        Returns:
+            ``pixels``: contiguous float32 ``[n, 3, size, size]``.
+        """
+        pixels = np.empty((len(images), 3, self.size, self.size), dtype=np.float32)
+        scale, shift = affine(self.mean, self.std)
+        for out, image in zip(pixels, images, strict=True):
+            out[...] = self.pixels(image).transpose(2, 0, 1)
+            out *= scale[:, None, None]
+            out -= shift[:, None, None]
+        return {"pixels": pixels}
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8 | np.float32]:
+        """Resize and cut one RGB picture: ``[size, size, 3]``, levels 0 to 255.
+
+        Returns:
+            uint8, or float32 if ``resize_in`` is ``float``.
+        """
+        if self.resize_in == "uint8":
+            return np.asarray(self._cut(image, self.fill))
+        bands = zip(image.split(), self.fill, strict=True)
+        planes = [np.asarray(self._cut(band.convert("F"), fill)) for band, fill in bands]
+        return np.stack(planes, axis=-1)
+
+    def _cut(self, image: Image.Image, fill: int | tuple[int, int, int]) -> Image.Image:
+        """Resize a picture of any mode and lay it, centred, on a square of ``fill``."""
+        target = self._target(*image.size)
+        left, top = (self._start(side) for side in target)
+        resample = Image.Resampling[self.interpolation.upper()]
+        if max(target) <= _STRIP * self.size:
+            resized = image.resize(target, resample)
+        else:
+            # A 20,000×1 strip would be blown up to gigabytes: only what the square shows of it is
+            # resampled. For others that would be off by some levels, since Pillow then works with
+            # a rounded box and may change the order of its two passes.
+            (x0, x1), (y0, y1) = (self._span(side) for side in target)
+            sx, sy = image.width / target[0], image.height / target[1]
+            box = (x0 * sx, y0 * sy, min(x1 * sx, image.width), min(y1 * sy, image.height))
+            resized = image.resize((x1 - x0, y1 - y0), resample, box=box)
+            left, top = left - x0, top - y0
+        canvas = Image.new(image.mode, (self.size, self.size), fill)
+        canvas.paste(resized, (-left, -top))
+        return canvas
+
+    def _target(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the whole picture after resizing."""
+        to = self.resize_to
+        if self.resize == "squash":
+            return to, to
+        if self.resize == "longest":
+            ratio = max(width, height) / to
+            return max(round(width / ratio), 1), max(round(height / ratio), 1)
+        if width <= height:
+            return to, int(to * height / width)
+        return int(to * width / height), to
+
+    def _start(self, side: int) -> int:
+        """Where the square starts on an axis of the resized picture; negative before it."""
+        space = side - self.size
+        if self.centre == "floor":
+            return space // 2
+        return round(space / 2) if space >= 0 else -(-space // 2)
+
+    def _span(self, side: int) -> tuple[int, int]:
+        """First and last pixel + 1 of an axis of the resized picture that the square shows."""
+        start = self._start(side)
+        return max(start, 0), min(start + self.size, side)
+
+
+def affine(mean: Triple, std: Triple) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scale and shift, ``[3]`` each, with which ``levels * scale - shift`` is normalised."""
+    divisor = np.asarray(std, dtype=np.float32)
+    shift: NDArray[np.float32] = np.asarray(mean, dtype=np.float32) / divisor
+    return np.float32(1 / 255) / divisor, shift
+
+
+def digest(facts: Mapping[str, Any]) -> str:
+    """BLAKE2b-64 of ``facts`` as canonical JSON, 16 hex digits."""
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
