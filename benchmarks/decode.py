@@ -104,7 +104,8 @@ def cosine_losses(files: Sequence[bytes]) -> list[float]:
         images = [decode(data, min_side=PREPROCESS.size).image, decode(data).image]
         if images[0].size == images[1].size:
             continue
-        rows = session.run(None, {name: PREPROCESS(images)})[0][:, :POOLED].astype(np.float64)
+        feeds = {name: PREPROCESS.inputs(images)["pixels"]}
+        rows = session.run(None, feeds)[0][:, :POOLED].astype(np.float64)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         losses.append(float(1 - rows[0] @ rows[1]))
     return losses

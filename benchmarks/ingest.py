@@ -59,7 +59,7 @@ def one_by_one(folder: Path, graph: OnnxGraph) -> dict[str, float]:
         for path in sorted(folder.rglob("*.jpg")):
             with Image.open(path) as opened:
                 image = ImageOps.exif_transpose(opened).convert("RGB")
-            (vector, *_) = graph.run({graph.inputs[0]: preprocess([image])}, graph.outputs[:1])
+            (vector, *_) = graph.run(preprocess.inputs([image]), graph.outputs[:1])
             row = (str(path), path.stat().st_mtime, vector.tobytes())
             base.execute("insert into images values (?, ?, ?)", row)
             base.commit()

@@ -33,7 +33,7 @@ class ColourEncoder:
     )
 
     def encode_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        pixels = self.spec.preprocess(images).reshape(len(images), 48)
+        pixels = self.spec.preprocess.inputs(images)["pixels"].reshape(len(images), 48)
         return unit_rows(np.hstack([pixels, np.full((len(images), 1), 0.5, np.float32)]))
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:

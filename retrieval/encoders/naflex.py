@@ -23,6 +23,7 @@ from retrieval.encoders.preprocess import (
     digest,
 )
 from retrieval.errors import EncoderError
+from retrieval.images.pixels import to_rgb
 
 _CHOICES = {
     "resize": get_args(Resize),
@@ -63,7 +64,7 @@ class NaFlex:
         return digest(asdict(self))
 
     def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
-        """Turn RGB pictures of any size into one batch of patches.
+        """Turn pictures of any size, RGB or what becomes it, into one batch of patches.
 
         Returns:
             ``pixels``: float32 ``[n, max_patches, patch_px * patch_px * 3]``, row by row from the
@@ -79,7 +80,7 @@ class NaFlex:
         resample = Image.Resampling[self.interpolation.upper()]
         for row, image in enumerate(images):
             rows, columns = shapes[row] = self.grid(*image.size)
-            resized = np.asarray(image.resize((columns * side, rows * side), resample))
+            resized = np.asarray(to_rgb(image).resize((columns * side, rows * side), resample))
             patches = resized.reshape(rows, side, columns, side * 3).swapaxes(1, 2)
             out = pixels[row, : rows * columns].reshape(patches.shape)
             out[...] = patches

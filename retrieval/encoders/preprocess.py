@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from retrieval.images.pixels import to_rgb
+
 Triple = tuple[float, float, float]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Resize = Literal["shortest", "longest", "squash"]
@@ -64,12 +66,8 @@ class Preprocess:
                 del facts[name]
         return digest(facts)
 
-    def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """The ``pixels`` of :meth:`inputs`."""
-        return self.inputs(images)["pixels"]
-
     def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
-        """Turn RGB pictures of any size into one batch.
+        """Turn pictures of any size, RGB or what becomes it, into one batch.
 
         Returns:
             ``pixels``: contiguous float32 ``[n, 3, size, size]``.
@@ -83,11 +81,12 @@ class Preprocess:
         return {"pixels": pixels}
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8 | np.float32]:
-        """Resize and cut one RGB picture: ``[size, size, 3]``, levels 0 to 255.
+        """Resize and cut one picture: ``[size, size, 3]``, levels 0 to 255.
 
         Returns:
             uint8, or float32 if ``resize_in`` is ``float``.
         """
+        image = to_rgb(image)
         if self.resize_in == "uint8":
             return np.asarray(self._cut(image, self.fill))
         bands = zip(image.split(), self.fill, strict=True)

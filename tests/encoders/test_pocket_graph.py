@@ -38,7 +38,7 @@ def synthetic_pictures() -> list[Image.Image]:
 
 
 def features(data: bytes, pictures: list[Image.Image]) -> np.ndarray:
-    return OnnxGraph(data).run({"pixels": PREPROCESS(pictures)}, ["features"])[0]
+    return OnnxGraph(data).run(PREPROCESS.inputs(pictures), ["features"])[0]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_features_equal_the_reference_network(
     files = sorted((shared_data("coco128") / "val2017").glob("*.jpg"))
     pictures = [Image.open(file).convert("RGB") for file in files]
     with torch.no_grad():
-        pixels = torch.from_numpy(PREPROCESS(pictures))
+        pixels = torch.from_numpy(PREPROCESS.inputs(pictures)["pixels"])
         pooled = network.extract_features(pixels).mean((2, 3)).numpy()
         logits = network(pixels).numpy()
     ours = features(graph.graph_bytes(cache), pictures)
@@ -74,7 +74,7 @@ def test_features_equal_the_reference_network(
 
 def test_maps_for_places_have_the_promised_shapes(cache: Path) -> None:
     runner = OnnxGraph(graph.graph_bytes(cache))
-    pixels = PREPROCESS(synthetic_pictures()[:2])
+    pixels = PREPROCESS.inputs(synthetic_pictures()[:2])["pixels"]
     stage3, stage5 = runner.run({"pixels": pixels}, ["stage3", "stage5"])
     assert stage3.shape == (2, 40, 28, 28)
     assert stage5.shape == (2, 112, 14, 14)

@@ -52,7 +52,7 @@ class PocketTrunk:
         # One picture a run: its activations stay in the core's cache, which is faster than any
         # larger batch, and an answer cannot depend on its batch-mates.
         for row, image in enumerate(images):
-            feeds = {"pixels": PREPROCESS([image])}
+            feeds = PREPROCESS.inputs([image])
             out[row] = self._graph.run(feeds, ["features"])[0][0]
         return out
 
