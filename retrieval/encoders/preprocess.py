@@ -22,7 +22,7 @@ Centre = Literal["round", "floor"]
 ResizeIn = Literal["uint8", "float"]
 
 _BLACK = (0, 0, 0)
-_STRIP = 16  # sides of the input that the longer side of a picture resized whole may have
+_WHOLE_PIXELS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class Preprocess:
         target = self._target(*image.size)
         left, top = (self._start(side) for side in target)
         resample = Image.Resampling[self.interpolation.upper()]
-        if max(target) <= _STRIP * self.size:
+        if target[0] * target[1] <= _WHOLE_PIXELS:
             resized = image.resize(target, resample)
         else:
             # A 20,000×1 strip would be blown up to gigabytes: only what the square shows of it is
-            # resampled. For others that would be off by some levels, since Pillow then works with
-            # a rounded box and may change the order of its two passes.
+            # resampled. It is not done for all, since it may be off by some levels: Pillow then
+            # works with a rounded box and may change the order of its two passes.
             (x0, x1), (y0, y1) = (self._span(side) for side in target)
             sx, sy = image.width / target[0], image.height / target[1]
             box = (x0 * sx, y0 * sy, min(x1 * sx, image.width), min(y1 * sy, image.height))

@@ -90,7 +90,7 @@ def from_transformers(folder: Path) -> Preprocess | NaFlex:
     facts = {**_PROCESSORS[kind], **{key: v for key, v in given.items() if v is not None}}
     try:
         return preprocess_of(_patches(facts) if kind == "Siglip2" else _square(kind, facts))
-    except (ArithmeticError, TypeError, ValueError, EncoderError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, EncoderError) as error:
         raise EncoderError(f"{folder}: its preprocessing is not supported: {error}") from error
 
 
