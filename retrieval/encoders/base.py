@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.naflex import NaFlex
 from retrieval.encoders.preprocess import Preprocess
 from retrieval.types import Embeddings, Modality, Space, VectorType
 
@@ -56,7 +57,7 @@ class EncoderSpec:
     family: str
     dim: int
     modalities: tuple[Modality, ...]
-    preprocess: Preprocess | None
+    preprocess: Preprocess | NaFlex | None
     pooling: str
     source: str
     revision: str

@@ -9,15 +9,22 @@ from types import MappingProxyType
 from retrieval.encoders.base import EncoderSpec
 from retrieval.encoders.checkpoints.families import FAMILIES, SIGLIP2, Family
 from retrieval.encoders.preprocess import Preprocess
+from retrieval.encoders.preprocess_config import (
+    CLIP_MEAN,
+    CLIP_STD,
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+)
 
 DINOV2, CLIP, SIGLIP = FAMILIES["dinov2"], FAMILIES["clip"], FAMILIES["siglip"]
 _APACHE = "Apache-2.0"
 _OPENAI = "its makers advise against use without tests of your own, and against surveillance"
 
-_DINOV2_224 = Preprocess(224, "shortest", 256, "bicubic", DINOV2.mean, DINOV2.std, "floor")
-_CLIP_224 = Preprocess(224, "shortest", 224, "bicubic", CLIP.mean, CLIP.std, "floor")
-_SIGLIP_224 = Preprocess(224, "squash", 224, "bicubic", SIGLIP.mean, SIGLIP.std)
-_SIGLIP2_224 = Preprocess(224, "squash", 224, "bilinear", SIGLIP2.mean, SIGLIP2.std)
+_DINOV2_224 = Preprocess(224, "shortest", 256, "bicubic", IMAGENET_MEAN, IMAGENET_STD, "floor")
+_CLIP_224 = Preprocess(224, "shortest", 224, "bicubic", CLIP_MEAN, CLIP_STD, "floor")
+_SIGLIP_224 = Preprocess(224, "squash", 224, "bicubic", HALF, HALF)
+_SIGLIP2_224 = Preprocess(224, "squash", 224, "bilinear", HALF, HALF)
 
 
 def _spec(

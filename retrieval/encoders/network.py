@@ -90,7 +90,7 @@ class NetworkEncoder:
     def _feeds(self, images: Sequence[Image.Image]) -> Feeds:
         if self.spec.preprocess is None:
             raise EncoderError(f"{self.spec.name} does not say how its pictures are prepared")
-        return {"pixels": self.spec.preprocess(images)}
+        return self.spec.preprocess.inputs(images)
 
     def _patch_rows(
         self, images: Sequence[Image.Image]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from retrieval import settings
 from retrieval.encoders.base import EncoderSpec
-from retrieval.encoders.checkpoints.files import weights_hash
+from retrieval.encoders.digests import weights_hash
 from retrieval.encoders.tokens import Tokenizer
 
 if TYPE_CHECKING:

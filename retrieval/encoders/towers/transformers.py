@@ -2,141 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers.utils import logging
+from torch import nn
 
 from retrieval.encoders.towers.image import ImageTower, PatchTower
 from retrieval.encoders.towers.pools import Attention, Cls, Pool, named_pool, projected
+from retrieval.encoders.towers.reading import read
+from retrieval.encoders.towers.texts import PooledText
 from retrieval.encoders.towers.towers import Tower, Towers
-from retrieval.errors import EncoderError
+from retrieval.encoders.towers.trunks import Backbone, LastHidden, NaFlexTrunk, Unmasked
+
+_PATCHES = ("pixels", "mask", "shapes")
 
 
-def towers(folder: Path, model_class: str, build: str, pooling: str) -> Towers:
+def towers(folder: Path, model_class: str, build: str, pooling: str, prefix: int) -> Towers:
     """Read a checkpoint and cut its towers out.
 
     Args:
         folder: what ``save_pretrained`` wrote.
         model_class: the class of transformers that reads it.
         build: how towers are cut out of that class, a key of the table below.
-        pooling: for visual encoders: ``cls``, ``mean``, ``cls+mean`` or ``gem``.
+        pooling: for visual encoders: how the last layer becomes one vector.
+        prefix: tokens before those of the places.
 
     Raises:
         EncoderError: if weights are damaged, missing or of another shape.
     """
-    model = _model(folder, model_class)
-    built: Towers = _BUILD[build](model, pooling)
+    built: Towers = _BUILD[build](read(folder, model_class), pooling, prefix)
     return built
 
 
-class LastHidden(nn.Module):
-    """The tokens of a vision model's last layer, after its final norm where it has one."""
-
-    def __init__(self, model: nn.Module) -> None:
-        """Wrap the model."""
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """``[n, 3, side, side]`` to ``[n, prefix + places, width]``."""
-        tokens: Tensor = self.model(pixel_values=pixels).last_hidden_state
-        return tokens
+def _visual(model: Any, pooling: str, prefix: int) -> Towers:
+    pool = Cls(prefix) if pooling == "mean-norm" else named_pool(pooling, prefix)
+    return _images(LastHidden(model), pool)
 
 
-class PooledText(Tower):
-    """A text model's own pooled output, projected where the checkpoint projects it."""
-
-    inputs = ("ids",)
-
-    def __init__(self, model: nn.Module, project: nn.Module | None = None) -> None:
-        """Wrap the text side alone: the image side may run in another precision."""
-        super().__init__()
-        self.model = model
-        self.project = project or nn.Identity()
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """``[n, length]`` to ``[n, dim]``."""
-        embedding: Tensor = self.project(self.model(input_ids=ids).pooler_output)
-        return embedding
+def _mae(model: Any, pooling: str, prefix: int) -> Towers:
+    return _images(Unmasked(model), named_pool(pooling, prefix))
 
 
-def _visual(model: Any, pooling: str) -> Towers:
-    registers = getattr(model.config, "num_register_tokens", 0)
-    return _images(LastHidden(model), named_pool(pooling, 1 + registers))
+def _backbone(model: Any, pooling: str, prefix: int) -> Towers:
+    if pooling == "pooler":
+        return _images(Backbone(model, pooled=True), Cls(1 + prefix))
+    return _images(Backbone(model, pooled=False), named_pool(pooling, prefix))
 
 
-def _clip(model: Any, _: str) -> Towers:
-    vision = model.vision_model
-    pool = projected(Cls(1), vision.post_layernorm, model.visual_projection)
+def _clip_vision(model: Any, pooling: str, prefix: int) -> Towers:
+    if pooling == "cls-projection":
+        return _images(LastHidden(model.vision_model), _clip_pool(model, prefix))
+    # The library norms what CLS gives; what is pooled otherwise is normed token by token.
+    normed = nn.Sequential(LastHidden(model), model.post_layernorm)
+    return _images(normed, named_pool(pooling, prefix))
+
+
+def _head_vision(model: Any, pooling: str, prefix: int) -> Towers:
+    pool = Attention(model.head) if pooling == "attention" else named_pool(pooling, prefix)
+    return _images(LastHidden(model), pool)
+
+
+def _naflex_vision(model: Any, pooling: str, prefix: int) -> Towers:
+    pool: Pool = named_pool(pooling, prefix) if pooling != "attention" else _masked_head(model)
+    return _images(NaFlexTrunk(model), pool, _PATCHES)
+
+
+def _clip(model: Any, _: str, prefix: int) -> Towers:
     text = PooledText(model.text_model, model.text_projection)
+    return _aligned(model, LastHidden(model.vision_model), _clip_pool(model, prefix), text)
+
+
+def _altclip(model: Any, _: str, prefix: int) -> Towers:
+    text = PooledText(model.text_model, model.text_projection, masked=True)
+    return _aligned(model, LastHidden(model.vision_model), _clip_pool(model, prefix), text)
+
+
+def _chinese_clip(model: Any, _: str, prefix: int) -> Towers:
+    text = PooledText(model.text_model, model.text_projection, masked=True, first=True)
+    return _aligned(model, LastHidden(model.vision_model), _clip_pool(model, prefix), text)
+
+
+def _aimv2(model: Any, _: str, __: int) -> Towers:
+    vision = model.vision_model
+    pool = projected(Attention(vision.head), model.visual_projection)
+    # This text model is causal only where it is given a mask.
+    text = PooledText(model.text_model, model.text_projection, masked=True)
     return _aligned(model, LastHidden(vision), pool, text)
 
 
-def _siglip(model: Any, _: str) -> Towers:
+def _siglip(model: Any, _: str, __: int) -> Towers:
     vision = model.vision_model
     return _aligned(model, LastHidden(vision), Attention(vision.head), PooledText(model.text_model))
 
 
-_BUILD: dict[str, Callable[[Any, str], Towers]] = {
-    "visual": _visual,
+def _naflex(model: Any, _: str, __: int) -> Towers:
+    vision, text = model.vision_model, PooledText(model.text_model)
+    return _aligned(model, NaFlexTrunk(vision), _masked_head(vision), text, _PATCHES)
+
+
+_BUILD: dict[str, Callable[[Any, str, int], Towers]] = {
+    "aimv2": _aimv2,
+    "aimv2-vision": _head_vision,
+    "altclip": _altclip,
+    "backbone": _backbone,
+    "chinese-clip": _chinese_clip,
     "clip": _clip,
+    "clip-vision": _clip_vision,
+    "mae": _mae,
+    "naflex": _naflex,
+    "naflex-vision": _naflex_vision,
     "siglip": _siglip,
+    "siglip-vision": _head_vision,
+    "visual": _visual,
 }
 
 
-def _images(trunk: nn.Module, pool: Pool) -> Towers:
-    return Towers(image=ImageTower(trunk, pool), patches=PatchTower(trunk, pool))
+def _clip_pool(model: Any, prefix: int) -> Pool:
+    return projected(Cls(prefix), model.vision_model.post_layernorm, model.visual_projection)
 
 
-def _aligned(model: Any, trunk: nn.Module, pool: Pool, text: Tower) -> Towers:
+def _masked_head(vision: Any) -> Pool:
+    return Attention(vision.head, masked=True)
+
+
+def _images(trunk: nn.Module, pool: Pool, inputs: tuple[str, ...] = ("pixels",)) -> Towers:
+    return Towers(image=ImageTower(trunk, pool, inputs), patches=PatchTower(trunk, pool, inputs))
+
+
+def _aligned(
+    model: Any, trunk: nn.Module, pool: Pool, text: Tower, inputs: tuple[str, ...] = ("pixels",)
+) -> Towers:
+    images = _images(trunk, pool, inputs)
+    scale = model.logit_scale.detach()
+    if hasattr(model, "max_log_logit_scale"):  # AIMv2 bounds it when it is used
+        scale = scale.clamp(0, model.max_log_logit_scale)
     bias = getattr(model, "logit_bias", None)
     return Towers(
-        image=ImageTower(trunk, pool),
-        patches=PatchTower(trunk, pool),
+        image=images.image,
+        patches=images.patches,
         text=text,
-        logit_scale=float(model.logit_scale.detach().exp()),
+        logit_scale=float(scale.exp()),
         logit_bias=None if bias is None else float(bias.detach()),
     )
-
-
-def _model(folder: Path, class_name: str) -> Any:
-    """Read the weights into the model class, refusing what does not fit exactly."""
-    try:
-        with _quiet():
-            model, report = getattr(transformers, class_name).from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise EncoderError(
-            f"the checkpoint in {folder} is damaged or incomplete ({error}); delete it and get it "
-            "again"
-        ) from error
-    # transformers fills weights that the file lacks with random numbers and only logs it.
-    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise EncoderError(
-            f"the checkpoint in {folder} lacks weights of {class_name}: {', '.join(absent[:3])}…"
-        )
-    return model.eval()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's progress bar over local tensors off the terminal."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

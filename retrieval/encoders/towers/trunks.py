@@ -1,0 +1,119 @@
+"""Vision models of transformers as trunks: from the inputs to the tokens of the last layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.masking_utils import create_bidirectional_mask
+
+
+class LastHidden(nn.Module):
+    """The tokens of a model's last layer, after its final norm where it has one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Wrap the model."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """``[n, 3, side, side]`` to ``[n, prefix + places, width]``."""
+        tokens: Tensor = self.model(pixel_values=pixels).last_hidden_state
+        return tokens
+
+
+class Unmasked(nn.Module):
+    """MAE's encoder with every patch, in the order of the picture."""
+
+    def __init__(self, model: Any) -> None:
+        """Turn masking off in the model."""
+        super().__init__()
+        model.config.mask_ratio = 0.0
+        self.model = model
+        self.places: int = model.embeddings.patch_embeddings.num_patches
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """``[n, 3, side, side]`` to ``[n, 1 + places, width]``."""
+        # The model shuffles patches by sorting this noise, and leaves them shuffled.
+        noise = torch.arange(self.places, device=pixels.device).expand(len(pixels), -1)
+        tokens: Tensor = self.model(pixel_values=pixels, noise=noise).last_hidden_state
+        return tokens
+
+
+class Backbone(nn.Module):
+    """Any vision model, maps of features as tokens."""
+
+    def __init__(self, model: nn.Module, pooled: bool) -> None:
+        """Wrap the model; ``pooled``: its own pooled output goes before the tokens."""
+        super().__init__()
+        self.model = model
+        self.pooled = pooled
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """``[n, 3, side, side]`` to ``[n, pooled + prefix + places, width]``."""
+        found = self.model(pixel_values=pixels)
+        tokens: Tensor = found.last_hidden_state
+        if tokens.ndim == 4:
+            tokens = tokens.flatten(2).transpose(1, 2)
+        if not self.pooled:
+            return tokens
+        return torch.cat([found.pooler_output.flatten(1).unsqueeze(1), tokens], dim=1)
+
+
+class NaFlexTrunk(nn.Module):
+    """SigLIP 2 of variable resolution.
+
+    The library resizes the positional embeddings picture by picture. Here one product does it for
+    the whole batch: resizing is linear in each direction. Equal within rounding, and without the
+    loop that no export takes.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Wrap the vision model."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor, mask: Tensor, shapes: Tensor) -> Tensor:
+        """Patches ``[n, places, pixels]`` to tokens ``[n, places, width]``.
+
+        Args:
+            pixels: patches, row by row.
+            mask: ``[n, places]``, 1 where there is a patch.
+            shapes: ``[n, 2]``, rows and columns.
+        """
+        embeddings = self.model.embeddings
+        table = embeddings.position_embedding.weight
+        side = embeddings.position_embedding_size
+        at = torch.arange(pixels.shape[1], device=pixels.device)
+        rows, columns = shapes[:, :1], shapes[:, 1:]
+        down = _resampled(at // columns, rows, side)
+        across = _resampled(at % columns, columns, side)
+        weights = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(2)
+        positions = (weights @ table.float()).to(table.dtype)
+        hidden = embeddings.patch_embedding(pixels) + positions
+        attended = create_bidirectional_mask(
+            config=self.model.config, inputs_embeds=hidden, attention_mask=mask
+        )
+        hidden = self.model.encoder(inputs_embeds=hidden, attention_mask=attended)
+        tokens: Tensor = self.model.post_layernorm(hidden.last_hidden_state)
+        return tokens
+
+
+def _resampled(at: Tensor, length: Tensor, size: int) -> Tensor:
+    """Weights of ``size`` samples in each place of an axis resized to ``length``.
+
+    Args:
+        at: places ``[n, places]``; those from ``length`` on are padding.
+        length: ``[n, 1]``.
+        size: length of the axis before.
+
+    Returns:
+        float32 ``[n, places, size]``: the triangle filter of ``interpolate`` with ``bilinear`` and
+        ``antialias``.
+    """
+    scale = size / length
+    centre = (at.minimum(length - 1) + 0.5) * scale
+    distance = torch.arange(size, device=at.device) + 0.5 - centre.unsqueeze(-1)
+    weights = (1 - distance.abs() / scale.clamp(min=1).unsqueeze(-1)).clamp(min=0)
+    return weights / weights.sum(dim=-1, keepdim=True)
