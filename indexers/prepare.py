@@ -16,7 +16,7 @@ from PIL import Image
 
 from indexers.known import Known, KnownImages
 from indexers.sources import FoundFile
-from retrieval.encoders import Encoder, encode_spaces
+from retrieval.encoders import Encoder, Preprocess, encode_spaces
 from retrieval.errors import ImageError
 from retrieval.images import content_hash, decode, thumbnail
 
@@ -200,7 +200,7 @@ def _min_side(encoders: Sequence[Encoder]) -> int | None:
     sides = [
         each.spec.preprocess.resize_to
         for each in encoders
-        if each.spec.reduced_decode and each.spec.preprocess
+        if each.spec.reduced_decode and isinstance(each.spec.preprocess, Preprocess)
     ]
     return max(sides) if sides and len(sides) == len(encoders) else None
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -18,8 +19,9 @@ from indexers.known import Known, KnownImages, vanished
 from indexers.labels import Labels, labels_from
 from indexers.prepare import Chunk, Failed, Job, Preparer
 from indexers.report import IngestInterrupted, IngestReport
+from indexers.sample import sample_pictures
 from indexers.sources import FolderSource, FoundFile, Unfindable
-from indexers.spaces import collection_for, encoders_for
+from indexers.spaces import Loader, collection_for, encoders_for
 from indexers.writer import Writer
 from retrieval import settings
 from retrieval.encoders import Encoder
@@ -41,12 +43,14 @@ def ingest(
     labels: str | Labels | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    precision: str = "fp32",
     workers: int | None = None,
     batch_size: int = 16,
     commit_rows: int = 2048,
     prune: bool = False,
     dry_run: bool = False,
     watch: Watch | None = None,
+    tell: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestReport:
     """Bring ``collection`` up to date with ``source``.
@@ -64,6 +68,9 @@ def ingest(
         labels: ``folder``, ``FILE.csv:COLUMN``, or an object with facts by path.
         include: globs; with any, a file must match one.
         exclude: globs of files and folders to leave out.
+        precision: how the encoders run: ``fp32``, ``auto`` (the fastest way whose cost in accuracy,
+            measured on some of these images, is bounded) or another of
+            :func:`retrieval.encoders.load`.
         workers: threads; by default one for every core this process may use.
         batch_size: pictures that go through an encoder together.
         commit_rows: images that are written, and so become searchable, together; fewer are if ten
@@ -71,6 +78,7 @@ def ingest(
         prune: take images out whose file below ``source`` is gone.
         dry_run: read and compare, write nothing.
         watch: called now and then with the report so far.
+        tell: called with a line about what ``precision`` chose.
         stop: set it from another thread to end the run after what is under way.
 
     Returns:
@@ -85,12 +93,14 @@ def ingest(
     started = time.monotonic()
     sources = _sources(source, include, exclude)
     facts = labels_from(labels)
-    target = collection_for(collection, encoders, dtype, facts, dry_run=dry_run)
-    usable = encoders_for(target, encoders, dtype, dry_run=dry_run)
+    how = "fp32" if dry_run else precision
+    loader = Loader(how, partial(sample_pictures, sources), tell)
+    target = collection_for(collection, encoders, dtype, facts, loader, dry_run=dry_run)
+    usable = encoders_for(target, encoders, dtype, loader, dry_run=dry_run)
     report = IngestReport(dry_run=dry_run)
     run = _Run(sources, target, usable, facts, report, watch, commit_rows)
     with stoppable(stop) as wish:
-        run.work(max(1, workers or _cores()), max(1, batch_size), wish)
+        run.work(max(1, workers or settings.cores()), max(1, batch_size), wish)
         report.interrupted = wish.is_set()
         if not report.interrupted:
             run.finish(prune=prune)
@@ -227,13 +237,6 @@ def _sources(
         else FolderSource(each, include=include, exclude=exclude)
         for each in given
     ]
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _stored_labels(store: Store | None, labels: Labels | None) -> dict[int, dict[str, Any]]:

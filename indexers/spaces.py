@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from PIL import Image
 
 from indexers.labels import Labels
 from retrieval import settings
-from retrieval.encoders import Encoder, resolve, space_of
+from retrieval.encoders import Encoder, load, resolve, space_of
 from retrieval.errors import CollectionError, CollectionNotFound, EncoderError
 from retrieval.query import Collection, open_collection
 from retrieval.store import check_columns
@@ -16,11 +18,38 @@ from retrieval.types import VectorType
 Encoders = Sequence[str | Encoder] | None
 
 
+class Loader:
+    """Loads each encoder of a run once, in the precision that was asked for."""
+
+    def __init__(
+        self,
+        precision: str = "fp32",
+        sample: Callable[[], Sequence[Image.Image]] | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """See :func:`retrieval.encoders.load` for ``precision``, ``sample`` and ``tell``."""
+        self._precision = precision
+        self._sample = sample
+        self._tell = tell
+        self._loaded: dict[str, Encoder] = {}
+
+    def __call__(self, encoder: str | Encoder) -> Encoder:
+        """The object itself, or the encoder of that name; raises as ``load``."""
+        if not isinstance(encoder, str):
+            return resolve(encoder)
+        if encoder not in self._loaded:
+            self._loaded[encoder] = load(
+                encoder, precision=self._precision, sample=self._sample, tell=self._tell
+            )
+        return self._loaded[encoder]
+
+
 def collection_for(
     collection: Collection | str | os.PathLike[str],
     encoders: Encoders,
     dtype: VectorType | None,
     labels: Labels | None,
+    loader: Loader,
     *,
     dry_run: bool,
 ) -> Collection | None:
@@ -37,7 +66,7 @@ def collection_for(
         raise EncoderError(f"encoders is a list of at least one name or object, not {encoders!r}")
     columns = labels.columns if labels else {}
     check_columns(columns)
-    opened = _open(collection, encoders, dtype, dry_run)
+    opened = _open(collection, encoders, dtype, loader, dry_run)
     if opened is None:
         return None
     for space in opened.spaces.values():
@@ -52,7 +81,12 @@ def collection_for(
 
 
 def encoders_for(
-    collection: Collection | None, extra: Encoders, dtype: VectorType | None, *, dry_run: bool
+    collection: Collection | None,
+    extra: Encoders,
+    dtype: VectorType | None,
+    loader: Loader,
+    *,
+    dry_run: bool,
 ) -> list[Encoder]:
     """The encoders of the collection's spaces and, after adding spaces for them, ``extra`` ones.
 
@@ -60,18 +94,20 @@ def encoders_for(
         SpaceMismatch: if an encoder is not the one that made the collection's space.
     """
     if collection is None:
-        return [resolve(each) for each in extra or settings.load().encoders]
+        return [loader(each) for each in extra or settings.load().encoders]
     new = []
-    for encoder in map(resolve, extra or ()):
+    for encoder in map(loader, extra or ()):
         if encoder.spec.name in collection.spaces:
             collection.use(encoder)
         else:
             new.append(encoder)
-    there = [collection.encoder(name) for name in collection.spaces]
+    there = [collection.encoder(name, loader) for name in collection.spaces]
     if not dry_run:
         for encoder in new:
             collection.store.add_space(space_of(encoder, dtype or "float32"))
             collection.use(encoder)
+        for encoder in there + new:
+            collection.store.add_runtime(encoder.spec.name, encoder.runtime)
     return there + new
 
 
@@ -79,15 +115,16 @@ def _open(
     collection: Collection | str | os.PathLike[str],
     encoders: Encoders,
     dtype: VectorType | None,
+    loader: Loader,
     dry_run: bool,
 ) -> Collection | None:
     if isinstance(collection, Collection):
         return collection
     try:
-        return open_collection(
-            collection, create=not dry_run, encoders=encoders, dtype=dtype or "float32"
-        )
+        return open_collection(collection)
     except CollectionNotFound:
         if dry_run:
             return None
-        raise
+    names = encoders if encoders is not None else settings.load().encoders
+    made = [loader(each) for each in names]
+    return open_collection(collection, create=True, encoders=made, dtype=dtype or "float32")

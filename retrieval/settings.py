@@ -42,6 +42,13 @@ def load() -> Settings:
     )
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _max_pixels() -> int:
     text = os.environ.get("RETRIEVAL_MAX_PIXELS", str(DEFAULT_MAX_PIXELS))
     if not text.isdecimal() or int(text) == 0:

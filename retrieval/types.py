@@ -62,7 +62,8 @@ class Space:
     """One encoder's vectors in a collection, and what made them.
 
     ``encoder``, ``weights_hash``, ``preprocess_hash``, ``pooling`` and ``dim`` are its identity;
-    ``runtime`` and ``precision`` tell how the vectors were computed and may differ between runs.
+    ``runtime`` tells what computed the vectors, as ``torch-cpu-fp32``; all that did, with commas,
+    where runs differed.
     """
 
     name: str
@@ -74,7 +75,6 @@ class Space:
     modalities: tuple[Modality, ...]
     dtype: VectorType = "float32"
     runtime: str = ""
-    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         """Refuse a type that vectors cannot be stored in."""

@@ -36,6 +36,13 @@ def index(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Leave out files and folders.")
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="fp32|auto|…",
+            help="How encoders run; auto takes the fastest that changes similarities by ≤ 0.005.",
+        ),
+    ] = "fp32",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads; one a core by default.")
     ] = None,
@@ -73,11 +80,13 @@ def index(
                 encoders=encoder or None,
                 dtype=dtype,
                 labels=labels,
+                precision=precision,
                 workers=workers,
                 batch_size=batch_size,
                 prune=prune,
                 dry_run=dry_run,
                 watch=watch,
+                tell=note,
             )
     except IngestInterrupted as stopped:
         _tell(stopped.report, collection, json, labels)

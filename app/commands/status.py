@@ -52,13 +52,14 @@ def _print_status(facts: dict[str, Any]) -> None:
     disk = "" if size is None else f", {size / 1e6:.1f} MB on disk"
     out.print(f"{facts['failures']} failures{disk}")
     out.print(f"columns for --where: {', '.join(facts['columns'])}")
-    rows = [("space", "encoder", "dim", "vectors", "search", "holds")]
+    rows = [("space", "encoder", "dim", "vectors", "computed by", "search", "holds")]
     rows += [
         (
             space["name"],
             space["encoder"],
             str(space["dim"]),
             str(space["vectors"]),
+            ", ".join(space["runtimes"]),
             space["index"],
             " and ".join(space["modalities"]),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,19 @@ from retrieval.encoders.names import Asked, parse
 from retrieval.errors import EncoderError, UnknownEncoder
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from retrieval.encoders.own import OwnImages
 
 
-def load(name: str, *, device: str | None = None) -> Encoder:
+def load(
+    name: str,
+    *,
+    precision: str = "fp32",
+    device: str | None = None,
+    sample: Callable[[], Sequence[Image.Image]] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Encoder:
     """Load an encoder.
 
     Args:
@@ -25,7 +35,13 @@ def load(name: str, *, device: str | None = None) -> Encoder:
             repository; the path of a checkpoint folder, whose absolute path then is the encoder's
             name; each of these with ``:cls``, ``:mean``, ``:cls+mean`` or ``:gem`` behind it, if
             another pooling than its own is wanted; or ``module:Class`` of the user's own.
+        precision: ``fp32``; ``bf16``, ``fp16`` (torch); ``int8`` (ONNX Runtime); a runtime and its
+            precision, as ``openvino-bf16``; or ``auto``: the fastest here that changes
+            similarities between the pictures of ``sample`` by at most 0.005. Texts are always
+            encoded in fp32; the pocket encoders and one's own run in one way only.
         device: ``cuda``, ``mps``, ``cpu``, …; by default the first of these that is there.
+        sample: gives some pictures of the kind that will be encoded; called only if needed.
+        tell: called with a line about what ``auto`` tries and chooses.
 
     Returns:
         The encoder; a :class:`~retrieval.encoders.base.TextEncoder` where it has a text side.
@@ -36,14 +52,33 @@ def load(name: str, *, device: str | None = None) -> Encoder:
         EncoderError: if its weights are damaged or not what they should be.
     """
     from retrieval.encoders import own, pocket
-    from retrieval.encoders.build import torch_encoder
 
     asked = parse(name)
-    if any(asked.name == own.name for own in pocket.SPECS):
-        return pocket.load(name)
+    if asked.name in [spec.name for spec in pocket.SPECS]:
+        return _in_one_way(pocket.load(name), precision)
     if asked.kind == "class":
-        return own.load(name)
-    return torch_encoder(find(asked), device=device)
+        return _in_one_way(own.load(name), precision)
+    from retrieval.encoders.build import build
+    from retrieval.encoders.precision import fastest
+    from retrieval.encoders.runtimes.plan import parse as parse_plan
+
+    checkpoint = find(asked)
+    if precision == "fp32":
+        return build(checkpoint, parse_plan(precision), device)
+    pictures = sample() if sample is not None else ()
+    if precision != "auto":
+        return build(checkpoint, parse_plan(precision), device, pictures)
+    encoder, choice = fastest(checkpoint, pictures, device=device, tell=tell)
+    if tell:
+        tell(f"{name} runs as {choice}")
+    return encoder
+
+
+def _in_one_way(encoder: Encoder, precision: str) -> Encoder:
+    """The encoder, which has no other ways to run, or an error if one was asked for."""
+    if precision not in ("fp32", "auto"):
+        raise EncoderError(f"{encoder.spec.name} runs in one way only: leave out {precision}")
+    return encoder
 
 
 def resolve(encoder: str | Encoder | OwnImages) -> Encoder:

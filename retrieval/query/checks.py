@@ -37,6 +37,7 @@ def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
                 "weights_hash": space.weights_hash,
                 "preprocess_hash": space.preprocess_hash,
                 "pooling": space.pooling,
+                "runtimes": space.runtime.split(", "),
                 "vectors": pc.sum(known[f"embedded:{space.name}"]).as_py() or 0,
                 "index": "exact scan, always fresh",
             }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.encoders import Encoder
+from retrieval.encoders import Encoder, load
 from retrieval.errors import QueryError
 from retrieval.images import ImageInput
 from retrieval.query import checks
@@ -192,11 +192,16 @@ class Collection:
         with self._lock:
             return checks.self_test(self, sample)
 
-    def encoder(self, space: str) -> Encoder:
-        """The encoder that belongs to ``space``, loaded once and checked against the collection."""
+    def encoder(self, space: str, load: Callable[[str], Encoder] = load) -> Encoder:
+        """The encoder that belongs to ``space``, loaded once and checked against the collection.
+
+        Args:
+            space: name of the space.
+            load: loads an encoder by name, if this object does not hold it yet.
+        """
         with self._lock:
             if space not in self._encoders:
-                self._encoders[space] = encoder_of(self.store.space(space))
+                self._encoders[space] = encoder_of(self.store.space(space), load)
             return self._encoders[space]
 
     def use(self, encoder: Encoder) -> None:

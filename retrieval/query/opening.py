@@ -46,15 +46,18 @@ def open_collection(
     if isinstance(encoders, str):
         raise EncoderError(f"encoders is a list: [{encoders!r}]")
     options = dict(storage_options) if storage_options else None
+    names = encoders if encoders is not None else settings.load().encoders
+    given = [each if isinstance(each, str) else resolve(each) for each in names]
     try:
         collection = Collection(Store.open(uri, storage_options=options))
     except CollectionNotFound:
         if not create:
             raise
-        names = encoders if encoders is not None else settings.load().encoders
-        spaces = [space_of(resolve(each), dtype) for each in names]
+        loaded = [resolve(each) for each in given]
+        given = list(loaded)
+        spaces = [space_of(each, dtype) for each in loaded]
         collection = Collection(_create(uri, spaces, options))
-    for each in encoders or ():
+    for each in given:
         if not isinstance(each, str) and each.spec.name in collection.spaces:
             collection.use(each)
     return collection

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from retrieval.encoders import Encoder, load, space_of
+from retrieval.encoders import Encoder, space_of
 from retrieval.errors import ModalityError, SpaceMismatch, UnknownSpace
 from retrieval.query.terms import Term
 from retrieval.types import Space
@@ -44,8 +44,8 @@ def choose_space(
     return (visual or aligned)[0]
 
 
-def encoder_of(space: Space) -> Encoder:
-    """Load the encoder that made ``space`` and check that it is still the same.
+def encoder_of(space: Space, load: Callable[[str], Encoder]) -> Encoder:
+    """Load the encoder that made ``space`` by its name and check that it is still the same.
 
     Raises:
         SpaceMismatch: if the encoder of that name has other weights, preprocessing or pooling now.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -16,6 +16,7 @@ from retrieval.types import Space
 
 SCHEMA_VERSION = "schema_version"
 _SPACE = "space:"
+_RAN = "ran:"
 
 
 class Manifest:
@@ -67,7 +68,8 @@ class Manifest:
             SchemaError: if one cannot be read.
         """
         found = {}
-        for key, value in self.values().items():
+        values = self.values()
+        for key, value in values.items():
             if key.startswith(_SPACE):
                 try:
                     space = Space(**{**value, "modalities": tuple(value["modalities"])})
@@ -76,6 +78,10 @@ class Manifest:
                         f"the manifest's entry {key!r} is damaged or from another version: {error}"
                     ) from error
                 found[space.name] = space
+        for key, ran in values.items():
+            if key.startswith(_RAN) and (space := found.get(ran["space"])):
+                runtimes = dict.fromkeys([*space.runtime.split(", "), ran["runtime"]])
+                found[space.name] = replace(space, runtime=", ".join(filter(None, runtimes)))
         return found
 
     def schema_version(self) -> int:
@@ -96,6 +102,11 @@ class Manifest:
     def add_space(self, space: Space) -> None:
         """Remember ``space`` unless one of its name is there."""
         self._table.insert(_rows({_SPACE + space.name: asdict(space)}), "key")
+
+    def add_runtime(self, space: str, runtime: str) -> None:
+        """Remember that ``runtime`` computes vectors of ``space``."""
+        ran = {"space": space, "runtime": runtime}
+        self._table.insert(_rows({f"{_RAN}{space}:{runtime}": ran}), "key")
 
 
 def _rows(values: Mapping[str, Any]) -> Any:

@@ -39,8 +39,6 @@ class Store:
         self._spaces = tables.manifest.spaces()
         self._row_ids = RowIds()
 
-    # -- opening ------------------------------------------------------------------------------
-
     @classmethod
     def create(
         cls,
@@ -146,6 +144,12 @@ class Store:
                 f"space {space.name!r} of {self.uri} was made by {_identity(there)}, not by "
                 f"{_identity(space)}; use that encoder, or a new collection for this one"
             )
+
+    def add_runtime(self, space: str, runtime: str) -> None:
+        """Remember that ``runtime`` computes vectors of ``space``."""
+        if runtime not in self.space(space).runtime.split(", "):
+            self._tables.manifest.add_runtime(space, runtime)
+            self._spaces = opening.heal(self._tables)
 
     def add_columns(self, fields: pa.Schema) -> None:
         """Add columns of user metadata, null for now; nothing for those that are there.

@@ -27,7 +27,12 @@ def command(*arguments: object) -> list[str]:
 
 def run(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=ROOT, env=environment
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=120,
     )
 
 

@@ -292,3 +292,14 @@ def test_spaces_come_in_the_order_they_were_added(tmp_path, space):
     store.add_space(space("ant"))
     assert list(store.spaces) == ["zebra", "mole", "ant"]
     assert list(Store.open(str(tmp_path / "c")).spaces) == ["zebra", "mole", "ant"]
+
+
+def test_every_runtime_that_computed_vectors_is_remembered(store: Store):
+    name = next(iter(store.spaces))
+    first = store.space(name).runtime
+    for runtime in ("torch-cpu-fp32", "openvino-cpu-bf16", "torch-cpu-fp32"):
+        store.add_runtime(name, runtime)
+    ran = [first] if first else []
+    ran += ["torch-cpu-fp32", "openvino-cpu-bf16"]
+    assert store.space(name).runtime == ", ".join(ran)
+    assert Store.open(store.uri).space(name).runtime == ", ".join(ran)
