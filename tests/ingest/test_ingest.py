@@ -294,7 +294,8 @@ def test_a_run_that_is_stopped_commits_what_is_done_and_the_next_goes_on(photos,
         if report.added:
             stop.set()
 
-    first = run(photos, target, workers=1, stop=stop, watch=watch)
+    options = {"encoders": [ColourEncoder()], "workers": 1, "batch_size": 1}
+    first = ingest(photos, target, **options, stop=stop, watch=watch)
     assert first.interrupted and 0 < first.added < PHOTOS
     assert len(rows(target)) == first.added
     second = run(photos, target)
