@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from retrieval.encoders.base import Encoder, EncoderSpec
 from retrieval.encoders.catalogue import specs
-from retrieval.encoders.checkpoints import Checkpoint, open_folder
+from retrieval.encoders.checkpoints import Checkpoint, Portable, open_folder
 from retrieval.encoders.names import Asked, parse
 from retrieval.errors import EncoderError, UnknownEncoder
 
@@ -91,7 +91,7 @@ def resolve(encoder: str | Encoder | OwnImages) -> Encoder:
     return load(encoder) if isinstance(encoder, str) else adapt(encoder)
 
 
-def find(asked: Asked) -> Checkpoint:
+def find(asked: Asked) -> Checkpoint | Portable:
     """The checkpoint of a name, downloaded if need be, with the name's facts.
 
     Raises:
@@ -102,7 +102,7 @@ def find(asked: Asked) -> Checkpoint:
     from retrieval.encoders import hub
 
     if asked.kind == "folder":
-        if not Path(asked.base).is_dir():
+        if not Path(asked.base).exists():
             raise UnknownEncoder(
                 f"there is no checkpoint folder {asked.base}; `retrieval encoders` lists the "
                 "encoders that have a name"

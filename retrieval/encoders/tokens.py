@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,7 +49,11 @@ class TextRule:
 
 
 class Tokenizer:
-    """Texts to token ids, with one family's rule and one checkpoint's vocabulary."""
+    """Texts to token ids, with one family's rule and one checkpoint's vocabulary.
+
+    Attributes:
+        rule: the family's rule, with as many tokens as the checkpoint's network takes.
+    """
 
     def __init__(self, folder: Path, rule: TextRule, context: int) -> None:
         """Read ``tokenizer.json`` of a checkpoint.
@@ -76,18 +80,17 @@ class Tokenizer:
             raise EncoderError(f"{path} cannot be read: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._rule = rule
-        self._context = min(rule.context, context)
+        self.rule = replace(rule, context=min(rule.context, context))
         self._start = [] if rule.start is None else [self._id(rule.start, path)]
         self._end = [self._id(rule.end, path)]
         self._pad = self._id(rule.pad, path)
 
     def rows(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, start and end included, not padded."""
-        room = self._context - len(self._start) - len(self._end)
+        room = self.rule.context - len(self._start) - len(self._end)
         # A lone surrogate, as a file name may carry, has no UTF-8 form for the tokenizer.
         clean = [
-            self._rule.cleaned(text.encode("utf-8", "replace").decode("utf-8")) for text in texts
+            self.rule.cleaned(text.encode("utf-8", "replace").decode("utf-8")) for text in texts
         ]
         return [
             self._start + encoding.ids[:room] + self._end
@@ -96,13 +99,17 @@ class Tokenizer:
 
     def padded(self, rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
         """``ids`` and ``mask`` (1 where a token counts), int64 ``[n, length]``, padded right."""
-        length = self._context if self._rule.fill else max(map(len, rows), default=0)
+        length = self.rule.context if self.rule.fill else max(map(len, rows), default=0)
         ids = np.full((len(rows), length), self._pad, dtype=np.int64)
         mask = np.zeros_like(ids)
         for at, row in enumerate(rows):
             ids[at, : len(row)] = row
             mask[at, : len(row)] = 1
         return {"ids": ids, "mask": mask}
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json``, from which ``rule`` makes this tokenizer again."""
+        self._tokenizer.save(str(folder / "tokenizer.json"))
 
     def _id(self, token: str, path: Path) -> int:
         found: int | None = self._tokenizer.token_to_id(token)

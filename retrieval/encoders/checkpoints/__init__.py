@@ -2,5 +2,6 @@
 
 from retrieval.encoders.checkpoints.checkpoint import Checkpoint
 from retrieval.encoders.checkpoints.opening import open_folder
+from retrieval.encoders.checkpoints.portable import Portable
 
-__all__ = ["Checkpoint", "open_folder"]
+__all__ = ["Checkpoint", "Portable", "open_folder"]

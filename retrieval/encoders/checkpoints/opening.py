@@ -6,14 +6,16 @@ from pathlib import Path
 
 from retrieval.encoders.checkpoints.checkpoint import Checkpoint
 from retrieval.encoders.checkpoints.files import read_json
+from retrieval.encoders.checkpoints.portable import Portable, is_portable, read_portable
 from retrieval.errors import EncoderError
 
 
-def open_folder(folder: Path, pooling: str | None = None) -> Checkpoint:
+def open_folder(folder: Path, pooling: str | None = None) -> Checkpoint | Portable:
     """Read the facts of a checkpoint folder; the weights are not loaded yet.
 
     Args:
-        folder: a folder that transformers, timm or open_clip wrote.
+        folder: a folder that transformers, timm, open_clip or an export of this project wrote, or
+            an ``.onnx`` file with its facts beside it.
         pooling: ``cls``, ``mean``, ``cls+mean`` or ``gem`` in place of the family's own.
 
     Raises:
@@ -21,6 +23,8 @@ def open_folder(folder: Path, pooling: str | None = None) -> Checkpoint:
     """
     from retrieval.encoders.checkpoints import open_clip, timm, transformers
 
+    if is_portable(folder):
+        return read_portable(folder, pooling)
     if (folder / open_clip.CONFIG).is_file() and not (folder / "model.safetensors").is_file():
         return open_clip.open_checkpoint(folder, pooling)
     config = read_json(folder, "config.json")

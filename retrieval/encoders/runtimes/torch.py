@@ -5,28 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.runtimes.plan import Precision
 from retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
 
     from retrieval.encoders.towers import Tower
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-
-def best_device() -> str:
-    """``cuda`` where there is one, else ``mps``, else ``cpu``."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 class TorchGraph:
