@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.encoders.cleaning import Clean, cleaned
 from retrieval.errors import EncoderError
-
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +23,7 @@ class TextRule:
         pad: token that fills short texts.
         context: most tokens of a text, start and end included; longer ones are cut.
         fill: always pad to ``context`` (SigLIP was trained so), instead of to the longest.
-        clean: ``lower`` lower-cases; ``canonical`` also drops ASCII punctuation and repeated
-            blanks, as SigLIP's training did.
+        clean: what is done to the text first; see :func:`~retrieval.encoders.cleaning.cleaned`.
     """
 
     start: str | None
@@ -36,16 +31,7 @@ class TextRule:
     pad: str
     context: int
     fill: bool = False
-    clean: Literal["none", "lower", "canonical"] = "none"
-
-    def cleaned(self, text: str) -> str:
-        """The text as the network saw texts in training."""
-        if self.clean == "none":
-            return text
-        text = text.lower()
-        if self.clean == "canonical":
-            text = re.sub(r"\s+", " ", text.translate(_PUNCTUATION)).strip()
-        return text
+    clean: Clean = "none"
 
 
 class Tokenizer:
@@ -90,7 +76,8 @@ class Tokenizer:
         room = self.rule.context - len(self._start) - len(self._end)
         # A lone surrogate, as a file name may carry, has no UTF-8 form for the tokenizer.
         clean = [
-            self.rule.cleaned(text.encode("utf-8", "replace").decode("utf-8")) for text in texts
+            cleaned(text.encode("utf-8", "replace").decode("utf-8"), self.rule.clean)
+            for text in texts
         ]
         return [
             self._start + encoding.ids[:room] + self._end
