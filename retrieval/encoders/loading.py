@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrieval import settings
 from retrieval.encoders.base import Encoder, EncoderSpec
 from retrieval.encoders.catalogue import specs
 from retrieval.encoders.checkpoints import Checkpoint, Portable, open_folder
+from retrieval.encoders.checkpoints.files import read_json
+from retrieval.encoders.checkpoints.portable import read_portable
 from retrieval.encoders.names import Asked, parse
 from retrieval.errors import EncoderError, UnknownEncoder
 
@@ -100,6 +104,7 @@ def find(asked: Asked) -> Checkpoint | Portable:
         EncoderError: if it is not what the name stands for.
     """
     from retrieval.encoders import hub
+    from retrieval.encoders.checkpoints.packages import missing
 
     if asked.kind == "folder":
         if not Path(asked.base).exists():
@@ -109,18 +114,29 @@ def find(asked: Asked) -> Checkpoint | Portable:
             )
         found = open_folder(Path(asked.base), asked.pooling)
         return replace(found, spec=replace(found.spec, name=asked.name))
-    if asked.kind == "hub":
-        folder = hub.fetch(asked.base, asked.revision or "main")
-        found = open_folder(folder, asked.pooling)
-        facts = replace(
-            found.spec, name=asked.name, source=asked.base, revision=asked.revision or "main"
-        )
-        return replace(found, spec=facts)
     known = specs().get(asked.base)
-    if known is None:
+    if asked.kind == "name" and known is None:
         raise UnknownEncoder(_unknown(asked.base))
-    found = open_folder(hub.fetch(known.source, known.revision), asked.pooling)
-    return replace(found, spec=_with_facts(found.spec, known, asked))
+    if missing("torch") and (exported := _exported(asked.name)):
+        return exported
+    source = known.source if known else asked.base
+    wanted: tuple[hub.Kind, ...] = ("onnx",) if missing("torch") else ("safetensors", "onnx")
+    revision = (known.revision if known else asked.revision) or "main"
+    folder = hub.fetch(source, revision, wanted=wanted)
+    found = open_folder(folder, asked.pooling)
+    spec = _with_facts(found.spec, known, asked) if known else replace(found.spec, name=asked.name)
+    at = hub.resolved_revision(folder) or revision
+    return replace(found, spec=replace(spec, source=source, revision=at))
+
+
+def _exported(name: str) -> Portable | None:
+    """What was exported of an encoder here while torch was still installed."""
+    for facts in sorted((settings.load().cache_dir / "exports").glob("*/encoder.json")):
+        with suppress(EncoderError):  # a damaged one is made again, with torch
+            if read_json(facts.parent, facts.name).get("spec", {}).get("name") == name:
+                found = read_portable(facts.parent)
+                return replace(found, spec=replace(found.spec, name=name))
+    return None
 
 
 def _with_facts(found: EncoderSpec, known: EncoderSpec, asked: Asked) -> EncoderSpec:

@@ -19,6 +19,7 @@ import numpy as np
 
 from retrieval import settings
 from retrieval.encoders.build import build
+from retrieval.encoders.checkpoints.portable import Portable
 from retrieval.encoders.files import put
 from retrieval.encoders.runtimes.plan import Plan, available, parse
 from retrieval.errors import EncoderError
@@ -96,7 +97,7 @@ class Choice:
 
 
 def fastest(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Portable,
     pictures: Sequence[Image.Image],
     *,
     device: str | None = None,
@@ -121,6 +122,8 @@ def fastest(
     pictures = pictures[:MOST_PICTURES]
     say = tell or (lambda line: _log.info("%s", line))
     plans = available(device)
+    if isinstance(checkpoint, Portable):
+        plans = [plan for plan in plans if not plan.runtime.startswith("torch")]
     reference = build(checkpoint, plans[0], device)
     if len(pictures) < _FEWEST_PICTURES or len(plans) == 1:
         return reference, Choice(str(plans[0]), (), len(pictures), bound)
@@ -144,7 +147,7 @@ class _Race:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | Portable,
         pictures: Sequence[Image.Image],
         device: str | None,
         bound: float,
@@ -254,7 +257,7 @@ def _small(image: Image.Image, encoders: Mapping[str, NetworkEncoder]) -> Image.
     return image.resize((side, side))
 
 
-def _note(checkpoint: Checkpoint, plans: Sequence[Plan], device: str | None) -> Path:
+def _note(checkpoint: Checkpoint | Portable, plans: Sequence[Plan], device: str | None) -> Path:
     """Where the winner on this machine is remembered."""
     facts = [
         checkpoint.weights_hash,

@@ -79,9 +79,10 @@ class Manifest:
                     ) from error
                 found[space.name] = space
         for key, ran in values.items():
-            if key.startswith(_RAN) and (space := found.get(ran["space"])):
-                runtimes = dict.fromkeys([*space.runtime.split(", "), ran["runtime"]])
-                found[space.name] = replace(space, runtime=", ".join(filter(None, runtimes)))
+            if key.startswith(_RAN) and ran["space"] in found:
+                made = found[ran["space"]]
+                runtimes = dict.fromkeys([*made.runtime.split(", "), ran["runtime"]])
+                found[made.name] = replace(made, runtime=", ".join(filter(None, runtimes)))
         return found
 
     def schema_version(self) -> int:
