@@ -1,46 +1,66 @@
-"""`retrieval encoders`: which encoders there are, and which to choose."""
+"""`retrieval encoders`: which encoders there are, which to choose, and all about one."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
 
 from app import options
-from app.output import console, print_columns, print_json
+from app.output import print_json
 
 
-def encoders(json: options.Json = False) -> None:
-    """List the encoders, compare them, and say which to choose.
+class _ByName(TyperGroup):
+    """Reads `retrieval encoders NAME` as `retrieval encoders show NAME`."""
 
-    Example: `retrieval index ~/Pictures -c photos.lance --encoder siglip2-base`
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=_ByName, invoke_without_command=True, subcommand_metavar="[NAME]")
+
+
+@app.callback()
+def encoders(context: typer.Context, json: options.Json = False) -> None:
+    """List the encoders and say which to choose; with a NAME, tell all about one.
+
+    Example: `retrieval encoders siglip2-base`
     """
+    if context.invoked_subcommand is not None:
+        return
+    from app.encoder_list import print_list
     from retrieval import settings
     from retrieval.encoders import specs
 
-    known = specs()
     if json:
-        print_json({"encoders": [asdict(spec) for spec in known.values()]})
-        return
-    rows = [("name", "family", "dim", "holds", "MB", "licence", "good for")]
-    rows += [
-        (
-            spec.name,
-            spec.family,
-            str(spec.dim),
-            "images, text" if "text" in spec.modalities else "images",
-            f"{spec.size_mb:.0f}",
-            spec.licence + ("*" if spec.terms else ""),
-            spec.summary,
-        )
-        for spec in known.values()
-    ]
-    print_columns(rows, right={2, 4})
-    out = console()
-    out.print("")
-    out.print("To search in words choose one that holds text; for look-alikes a DINOv2.")
-    out.print(
-        f"A new collection takes {' + '.join(settings.load().encoders)} unless --encoder says"
-    )
-    out.print("otherwise; RETRIEVAL_ENCODERS changes the default.")
-    for spec in known.values():
-        if spec.terms:
-            out.print(f"* {spec.name}: {spec.terms}.")
+        print_json({"encoders": [asdict(spec) for spec in specs().values()]})
+    else:
+        print_list(specs(), settings.load().encoders)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A name of the list, also with :POOLING; a folder; module:Class."
+        ),
+    ],
+    json: options.Json = False,
+) -> None:
+    """Tell all about one encoder, without downloading it.
+
+    Example: `retrieval encoders show dinov2-base`
+    """
+    from app.encoder_facts import described, missing, print_facts
+
+    spec = described(name)
+    if json or (context.parent is not None and context.parent.params["json"]):
+        print_json({"encoder": asdict(spec), "missing": missing(spec)})
+    else:
+        print_facts(spec)
