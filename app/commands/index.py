@@ -12,6 +12,7 @@ from app.output import complain, note, print_json, progress_bar
 if TYPE_CHECKING:
     from indexers import IngestReport
 
+_Globs = list[str] | None
 _COUNTS = ("added", "updated", "skipped", "removed", "failed", "encoded")
 
 
@@ -30,19 +31,9 @@ def index(
         str | None,
         typer.Option(metavar="folder|CSV:COLUMN", help="Labels: folder names, or a CSV's column."),
     ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Only files that match.")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Leave out files and folders.")
-    ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="fp32|auto|…",
-            help="How encoders run; auto takes the fastest that changes similarities by ≤ 0.005.",
-        ),
-    ] = "fp32",
+    include: Annotated[_Globs, typer.Option(metavar="GLOB", help="Only files that match.")] = None,
+    exclude: Annotated[_Globs, typer.Option(metavar="GLOB", help="Leave these out.")] = None,
+    precision: options.Precision = "fp32",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads; one a core by default.")
     ] = None,
