@@ -68,9 +68,8 @@ def ingest(
         labels: ``folder``, ``FILE.csv:COLUMN``, or an object with facts by path.
         include: globs; with any, a file must match one.
         exclude: globs of files and folders to leave out.
-        precision: how the encoders run: ``fp32``, ``auto`` (the fastest way whose cost in accuracy,
-            measured on some of these images, is bounded) or another of
-            :func:`retrieval.encoders.load`.
+        precision: how encoders run, see :func:`retrieval.encoders.load`; ``auto`` measures on some
+            of these images.
         workers: threads; by default one for every core this process may use.
         batch_size: pictures that go through an encoder together.
         commit_rows: images that are written, and so become searchable, together; fewer are if ten
@@ -93,17 +92,14 @@ def ingest(
     started = time.monotonic()
     sources = _sources(source, include, exclude)
     facts = labels_from(labels)
-    how = "fp32" if dry_run else precision
-    loader = Loader(how, partial(sample_pictures, sources), tell)
+    sample = partial(sample_pictures, sources)
+    loader = Loader("fp32" if dry_run else precision, sample, tell)
     target = collection_for(collection, encoders, dtype, facts, loader, dry_run=dry_run)
     usable = encoders_for(target, encoders, dtype, loader, dry_run=dry_run)
     report = IngestReport(dry_run=dry_run)
     run = _Run(sources, target, usable, facts, report, watch, commit_rows)
     with stoppable(stop) as wish:
-        run.work(max(1, workers or settings.cores()), max(1, batch_size), wish)
-        report.interrupted = wish.is_set()
-        if not report.interrupted:
-            run.finish(prune=prune)
+        run.go(workers or settings.cores(), batch_size, wish, prune=prune)
     report.seconds = time.monotonic() - started
     run.tell()
     if wish.signal is not None:
@@ -143,7 +139,19 @@ class _Run:
         writes = None if report.dry_run else self.store
         self.writer = Writer(writes, self.known, labels, report, self._prepare, commit_rows)
 
-    def work(self, workers: int, batch_size: int, stop: Stop) -> None:
+    def go(self, workers: int, batch_size: int, stop: Stop, *, prune: bool) -> None:
+        """Do everything, or up to ``stop``."""
+        self._work(max(1, workers), max(1, batch_size), stop)
+        self.report.interrupted = stop.is_set()
+        if not self.report.interrupted:
+            self._finish(prune=prune)
+
+    def tell(self) -> None:
+        """Show the report to whoever watches."""
+        if self.watch:
+            self.watch(self.report)
+
+    def _work(self, workers: int, batch_size: int, stop: Stop) -> None:
         """Find files and work through them, a bounded number of chunks ahead, then commit."""
         jobs = self._jobs()
         ahead: deque[Future[Chunk]] = deque()
@@ -164,7 +172,7 @@ class _Run:
                 self._take(ahead.popleft())
         self.writer.commit()
 
-    def finish(self, *, prune: bool) -> None:
+    def _finish(self, *, prune: bool) -> None:
         """Take out what vanished, forget failures that are mended, tidy the store."""
         gone = [row for row in self.known.by_uri.values() if prune and self._is_gone(row)]
         self.report.removed = len(gone)
@@ -177,11 +185,6 @@ class _Run:
         if mended:
             self.store.clear_failures(mended)
         self.store.optimize()
-
-    def tell(self) -> None:
-        """Show the report to whoever watches."""
-        if self.watch:
-            self.watch(self.report)
 
     def _take(self, future: Future[Chunk]) -> None:
         self.writer.take(future.result())
