@@ -177,6 +177,19 @@ def test_float_differs_from_whole_levels_by_rounding_only() -> None:
     assert (exact % 1 != 0).mean() > 0.5
 
 
+@pytest.mark.parametrize("resize", ["squash", "shortest", "longest"])
+def test_a_large_photo_in_float_is_resized_as_a_whole(resize) -> None:
+    image = varied()[0].resize((1501, 1103))
+    how = replace(BORDERS, resize=resize, resize_in="float")
+    target = {"squash": (224, 224), "shortest": (304, 224), "longest": (224, 165)}[resize]
+    green = image.getchannel(1).convert("F").resize(target, Image.Resampling.LANCZOS)
+    left, top = (int((side - 224) / 2) for side in target)
+    expected = np.full((224, 224), how.fill[1], dtype=np.float32)
+    seen = np.asarray(green)[:, left : left + 224]
+    expected[-top : len(seen) - top] = seen
+    assert abs(how.pixels(image)[:, :, 1] - expected).max() < 1e-3
+
+
 def test_pictures_that_are_not_rgb_are_converted_as_when_decoded() -> None:
     photo = varied()[0]
     gray, see_through = photo.convert("L"), photo.copy()
