@@ -63,8 +63,8 @@ def ingest(
     Args:
         source: folder, image file, or several of them.
         collection: an open collection, or a path, where one is made if there is none.
-        encoders: encoders of a new collection; for an existing one, encoders to add to it.
-        dtype: how a new collection, or an added space, stores vectors; float32 unless said.
+        encoders: those of a new collection; for an existing one, more to add.
+        dtype: how a new collection or an added space stores vectors; float32 unless said.
         labels: ``folder``, ``FILE.csv:COLUMN``, or an object with facts by path.
         include: globs; with any, a file must match one.
         exclude: globs of files and folders to leave out.
@@ -72,8 +72,7 @@ def ingest(
             of these images.
         workers: threads; by default one for every core this process may use.
         batch_size: pictures that go through an encoder together.
-        commit_rows: images that are written, and so become searchable, together; fewer are if ten
-            seconds have passed.
+        commit_rows: images written together; fewer if ten seconds have passed.
         prune: take images out whose file below ``source`` is gone.
         dry_run: read and compare, write nothing.
         watch: called now and then with the report so far.
