@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from app import options
-from app.output import print_json
+from app.output import console, print_columns, print_json
 
 
 class _ByName(TyperGroup):
@@ -64,3 +64,38 @@ def show(
         print_json({"encoder": asdict(spec), "missing": missing(spec)})
     else:
         print_facts(spec)
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the list, or a folder.")],
+    to: Annotated[str, typer.Option(metavar="FOLDER", help="New folder to write.")],
+    json: options.Json = False,
+) -> None:
+    """Write an encoder as ONNX graphs in a folder, which runs without torch.
+
+    Every graph is compared with the network it came from before it is kept. The folder's path is
+    an encoder's name: `--encoder FOLDER`.
+
+    Example: `retrieval encoders export dinov2-small --to ./dinov2-small-onnx`
+    """
+    from pathlib import Path
+
+    from retrieval.encoders.checkpoints import Checkpoint
+    from retrieval.encoders.export import export as write
+    from retrieval.encoders.loading import find
+    from retrieval.encoders.names import parse
+    from retrieval.errors import EncoderError
+
+    found = find(parse(name))
+    if not isinstance(found, Checkpoint):
+        raise EncoderError(f"{name} is made of ONNX graphs already: copy its folder")
+    report = write(found, Path(to))
+    if json:
+        parity = [asdict(each) for each in report.parity]
+        print_json({"folder": str(report.folder), "parity": parity})
+        return
+    rows = [("graph", "max abs difference", "least cosine")]
+    rows += [(p.tower, f"{p.max_abs_difference:.1e}", f"{p.min_cosine:.7f}") for p in report.parity]
+    print_columns(rows, right={1, 2})
+    console().print(f"{report.folder} runs without torch: --encoder {report.folder}")
