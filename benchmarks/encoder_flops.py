@@ -147,7 +147,6 @@ MAKE: dict[str, Callable[[], Made]] = {
     "laion-l-14": lambda: clip("large", 14, 768),
     "laion-h-14": lambda: clip("huge", 14, 1024),
     "datacomp-b-32": lambda: open_clip("ViT-B-32-256"),
-    "datacomp-l-14": lambda: clip("large", 14, 768),
     "mobileclip-s1": lambda: open_clip("MobileCLIP-S1"),
     "mobileclip-s2": lambda: open_clip("MobileCLIP-S2"),
     "mobileclip-b": lambda: open_clip("MobileCLIP-B"),
@@ -182,12 +181,6 @@ MAKE: dict[str, Callable[[], Made]] = {
         vit("large", patch_size=14, projection_dim=768),
         {**text(1024), "project_dim": 768, "vocab_size": 250_002},
         projection_dim=768,
-    ),
-    "chinese-clip-base": lambda: aligned(
-        "ChineseCLIP",
-        vit("base", patch_size=16, projection_dim=512),
-        {**text(768), "vocab_size": 21_128},
-        projection_dim=512,
     ),
 }
 

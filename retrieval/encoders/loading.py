@@ -146,13 +146,12 @@ def _with_facts(found: EncoderSpec, known: EncoderSpec, asked: Asked) -> Encoder
             f"{known.source} holds {found.family} of {found.dim} dimensions, not the "
             f"{known.family} of {known.dim} that {known.name!r} stands for"
         )
-    own = asked.pooling is None
     return replace(
         known,
         name=asked.name,
         dim=found.dim,
         preprocess=found.preprocess,
-        pooling=known.pooling if own else found.pooling,
+        pooling=found.pooling,
         patch_px=found.patch_px,
     )
 

@@ -46,7 +46,6 @@ OPEN_CLIP_TOO = {
     "laion-b-32": ("ViT-B-32", "laion2b_s34b_b79k"),
     "laion-l-14": ("ViT-L-14", "laion2b_s32b_b82k"),
     "laion-h-14": ("ViT-H-14", "laion2b_s32b_b79k"),
-    "datacomp-l-14": ("ViT-L-14", "datacomp_xl_s13b_b90k"),
 }
 ROW = """
 [preprocess]
