@@ -12,9 +12,14 @@ from retrieval.errors import RetrievalError
 Finding = dict[str, str]
 
 _OPTIONAL = {
-    "torch": "encoders from a model hub: pip install torch transformers",
-    "pillow_heif": "HEIC photos: pip install pillow-heif",
-    "pandas": "results as pandas frames: pip install pandas",
+    # distribution: (module, what it is for)
+    "torch": ("torch", "encoders from a model hub: pip install torch transformers"),
+    "transformers": ("transformers", "DINOv2, CLIP, SigLIP and more: pip install transformers"),
+    "timm": ("timm", "encoders of timm: pip install timm"),
+    "open_clip_torch": ("open_clip", "encoders of open_clip: pip install open_clip_torch"),
+    "openvino": ("openvino", "faster encoders on many CPUs: pip install openvino nncf"),
+    "pillow-heif": ("pillow_heif", "HEIC photos: pip install pillow-heif"),
+    "pandas": ("pandas", "results as pandas frames: pip install pandas"),
 }
 
 
@@ -29,15 +34,16 @@ def diagnose(collection: str | None = None) -> list[Finding]:
         ("python", platform.python_version),
         ("faiss", _faiss),
         ("pocket encoders", _pocket),
+        ("precisions", _precisions),
         ("cache", _cache),
     ]
     if collection is not None:
         checks.append(("collection", lambda: _collection(collection)))
     findings = [_run(name, check) for name, check in checks]
-    for module, gives in _OPTIONAL.items():
+    for distribution, (module, gives) in _OPTIONAL.items():
         found = find_spec(module) is not None
-        says = metadata.version(module.replace("_", "-")) if found else f"only for {gives}"
-        findings.append({"name": module, "state": "ok" if found else "missing", "says": says})
+        says = metadata.version(distribution) if found else f"only for {gives}"
+        findings.append({"name": distribution, "state": "ok" if found else "missing", "says": says})
     return findings
 
 
@@ -68,6 +74,12 @@ def _pocket() -> str:
     image = encoder.encode_images([Image.new("RGB", (64, 64), "red")])[0]
     text = encoder.encode_texts(["a red square"])[0]
     return f"encode images and text (dim {image.size}, cosine {float(np.dot(image, text)):.2f})"
+
+
+def _precisions() -> str:
+    from retrieval.encoders.runtimes.plan import available
+
+    return f"--precision auto would try {', '.join(map(str, available()))}"
 
 
 def _cache() -> str:
