@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from retrieval.encoders.towers.towers import Tower
@@ -41,3 +42,21 @@ class PooledText(Tower):
         pooled = found.last_hidden_state[:, 0] if self.first else found.pooler_output
         embedding: Tensor = self.project(pooled)
         return embedding
+
+
+class CausalText(PooledText):
+    """AIMv2's text model, whose tokens see none behind them.
+
+    The library tells it so only in a batch in which some text is padded.
+    """
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[n, length]`` to ``[n, dim]``."""
+        weight = next(self.model.parameters())
+        unseen = torch.full(
+            (ids.shape[1], ids.shape[1]),
+            torch.finfo(weight.dtype).min,
+            dtype=weight.dtype,
+            device=ids.device,
+        )
+        return super().forward(ids, unseen.triu(1)[None, None])

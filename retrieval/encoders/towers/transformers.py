@@ -11,7 +11,7 @@ from torch import nn
 from retrieval.encoders.towers.image import ImageTower, PatchTower
 from retrieval.encoders.towers.pools import Attention, Cls, Pool, named_pool, projected
 from retrieval.encoders.towers.reading import read
-from retrieval.encoders.towers.texts import PooledText
+from retrieval.encoders.towers.texts import CausalText, PooledText
 from retrieval.encoders.towers.towers import Tower, Towers
 from retrieval.encoders.towers.trunks import Backbone, LastHidden, NaFlexTrunk, Unmasked
 
@@ -86,8 +86,7 @@ def _chinese_clip(model: Any, _: str, prefix: int) -> Towers:
 def _aimv2(model: Any, _: str, __: int) -> Towers:
     vision = model.vision_model
     pool = projected(Attention(vision.head), model.visual_projection)
-    # This text model is causal only where it is given a mask.
-    text = PooledText(model.text_model, model.text_projection, masked=True)
+    text = CausalText(model.text_model, model.text_projection)
     return _aligned(model, LastHidden(vision), pool, text)
 
 

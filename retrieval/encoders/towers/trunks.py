@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -64,9 +65,8 @@ class Backbone(nn.Module):
 class NaFlexTrunk(nn.Module):
     """SigLIP 2 of variable resolution.
 
-    The library resizes the positional embeddings picture by picture. Here one product does it for
-    the whole batch: resizing is linear in each direction. Equal within rounding, and without the
-    loop that no export takes.
+    The library resizes the positional embeddings picture by picture, in a loop that no export
+    takes. Here one product does it for the whole batch.
     """
 
     def __init__(self, model: Any) -> None:
@@ -84,13 +84,7 @@ class NaFlexTrunk(nn.Module):
         """
         embeddings = self.model.embeddings
         table = embeddings.position_embedding.weight
-        side = embeddings.position_embedding_size
-        at = torch.arange(pixels.shape[1], device=pixels.device)
-        rows, columns = shapes[:, :1], shapes[:, 1:]
-        down = _resampled(at // columns, rows, side)
-        across = _resampled(at % columns, columns, side)
-        weights = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(2)
-        positions = (weights @ table.float()).to(table.dtype)
+        positions = resized_positions(table, shapes, pixels.shape[1])
         hidden = embeddings.patch_embedding(pixels) + positions
         attended = create_bidirectional_mask(
             config=self.model.config, inputs_embeds=hidden, attention_mask=mask
@@ -98,6 +92,29 @@ class NaFlexTrunk(nn.Module):
         hidden = self.model.encoder(inputs_embeds=hidden, attention_mask=attended)
         tokens: Tensor = self.model.post_layernorm(hidden.last_hidden_state)
         return tokens
+
+
+def resized_positions(table: Tensor, shapes: Tensor, places: int) -> Tensor:
+    """Positional embeddings resized to the shape of each picture.
+
+    As ``interpolate`` does with ``bilinear`` and ``antialias``, except where a picture has a single
+    column: there torch 2.15 on a CPU gives every row the first one's embedding, and this does not.
+
+    Args:
+        table: ``[side * side, width]``.
+        shapes: ``[n, 2]``, rows and columns.
+        places: rows * columns at most.
+
+    Returns:
+        ``[n, places, width]``; behind the last place of a picture, anything.
+    """
+    side = math.isqrt(table.shape[0])
+    at = torch.arange(places, device=table.device)
+    rows, columns = shapes[:, :1], shapes[:, 1:]
+    down = _resampled(at // columns, rows, side)
+    across = _resampled(at % columns, columns, side)
+    weights = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(2)
+    return (weights @ table.float()).to(table.dtype)
 
 
 def _resampled(at: Tensor, length: Tensor, size: int) -> Tensor:
@@ -109,8 +126,7 @@ def _resampled(at: Tensor, length: Tensor, size: int) -> Tensor:
         size: length of the axis before.
 
     Returns:
-        float32 ``[n, places, size]``: the triangle filter of ``interpolate`` with ``bilinear`` and
-        ``antialias``.
+        float32 ``[n, places, size]``, of a triangle filter.
     """
     scale = size / length
     centre = (at.minimum(length - 1) + 0.5) * scale
