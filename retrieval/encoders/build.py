@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from retrieval.encoders.checkpoints.packages import require
 from retrieval.encoders.checkpoints.portable import Portable
-from retrieval.encoders.network import BATCH_SIZE, NetworkEncoder, NetworkTextEncoder
-from retrieval.encoders.quantise import quantised
+from retrieval.encoders.network import BATCH_SIZE, Feeds, NetworkEncoder, NetworkTextEncoder
+from retrieval.encoders.quantise import calibrated, quantised
 from retrieval.encoders.runtimes import Graph
 from retrieval.encoders.runtimes.onnx import OnnxGraph
+from retrieval.encoders.runtimes.openvino import OpenVinoGraph
 from retrieval.encoders.runtimes.plan import FP32, Plan, best_device, check
 from retrieval.encoders.runtimes.renamed import RenamedGraph
 from retrieval.errors import EncoderError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from retrieval.encoders.tokens import Tokenizer
 
 ONNX_FP32 = Plan("onnxruntime", "fp32")
+OPENVINO_INT8 = Plan("openvino", "int8")
 _SMALL_BYTES = 40_000_000
 
 
@@ -170,10 +172,25 @@ def _opener(
     """What opens a graph of the image side as the plan says."""
     if plan.runtime == "onnxruntime" and plan.precision == "int8":
         return lambda path: OnnxGraph(quantised(path), threads=threads, precision="int8")
+    if plan == OPENVINO_INT8:
+        feeds = _examples(found.spec, sample or ())
+        return lambda path: OpenVinoGraph(calibrated(path, feeds), "int8")
+    if plan.runtime == "openvino":
+        return lambda path: OpenVinoGraph(path, plan.precision)
     tensorrt = plan.runtime == "tensorrt"
     return lambda path: OnnxGraph(
         path, threads=threads, device=device, precision=plan.precision, tensorrt=tensorrt
     )
+
+
+def _examples(spec: EncoderSpec, sample: Sequence[Image.Image]) -> Feeds:
+    """The network's input for a few of the user's pictures."""
+    if not sample or spec.preprocess is None:
+        raise EncoderError(
+            f"{OPENVINO_INT8} learns from pictures of yours, and there are none: give a sample, or "
+            "take openvino-bf16 or int8"
+        )
+    return spec.preprocess.inputs(sample)
 
 
 def _encoder(
