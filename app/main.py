@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands import delete, demo, doctor, encoders, index, search, status, warm
+from app.commands import delete, demo, distill, doctor, encoders, index, search, status, warm
 from app.output import complain
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("search")(search.search)
 app.command("delete")(delete.delete)
 app.command("status")(status.status)
 app.add_typer(encoders.app, name="encoders")
+app.command("distill")(distill.distill)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("warm")(warm.warm)

@@ -35,7 +35,9 @@ HEAVY = {
     "pandas", "pyarrow", "ray", "safetensors", "sklearn", "skimage", "streamlit", "timm",
     "tokenizers", "torch", "torchvision", "transformers", "umap",
 }  # fmt: skip
-HEAVY_AT_TOP = {"retrieval/encoders/pocket/train", "retrieval/encoders/towers"}
+HEAVY_AT_TOP = {
+    "indexers/distill/training", "retrieval/encoders/pocket/train", "retrieval/encoders/towers",
+}  # fmt: skip
 """Folders that may import torch at module level, since only functions that need it import them."""
 
 

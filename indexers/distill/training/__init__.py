@@ -1,0 +1,1 @@
+"""The part of distillation that needs torch; imported only by functions that train."""
