@@ -147,7 +147,8 @@ def _worth_trying(kind: str) -> list[Plan]:
             names += ["bf16", "openvino-bf16"]
     else:
         names += ["bf16", "fp16", "tensorrt-fp16"]
-    if (kind != "cpu" or cpu.has_bf16()) and cpu.has_compiler():
+    # On a CPU compiling takes minutes and wins nothing over the plain network (benchmarks).
+    if kind != "cpu" and cpu.has_compiler():
         names.append("torch-compile-bf16")
     return [parse(name) for name in names]
 
