@@ -8,7 +8,7 @@ features and class probabilities, beside a text tower trained into the same spac
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval import settings
-from retrieval.encoders.base import EncoderSpec, unit_rows
+from retrieval.encoders.base import EncoderSpec, PatchTokens, unit_rows
 from retrieval.encoders.pocket import artefact, graph, weights
-from retrieval.encoders.pocket.specs import PREPROCESS, TEXT, VISUAL
+from retrieval.encoders.pocket.specs import DIM, PREPROCESS, TEXT, VISUAL
 from retrieval.encoders.pocket.tower import MAX_TOKENS, TextTower, gelu
 from retrieval.encoders.runtimes.onnx import RUNTIME, OnnxGraph
 from retrieval.errors import EncoderUnavailable, UnknownEncoder
@@ -56,6 +56,20 @@ class PocketTrunk:
             out[row] = self._graph.run(feeds, ["features"])[0][0]
         return out
 
+    def places(self, image: Image.Image) -> NDArray[np.float32]:
+        """The last feature map of one picture, row by row: float32 ``[49, 1280]``.
+
+        Its mean is the first part of :meth:`features`.
+        """
+        [maps] = self._graph.run(PREPROCESS.inputs([image]), ["last"])
+        return np.asarray(maps[0].reshape(graph.POOLED, -1).T)
+
+    @cached_property
+    def classifier(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Matrix ``[1280, 1000]`` and bias ``[1000]`` from features to class logits."""
+        state = weights.load()
+        return state["_fc.weight"].T, state["_fc.bias"]
+
     @property
     def _graph(self) -> OnnxGraph:
         with _LOCK:
@@ -85,10 +99,17 @@ class PocketVisual:
         """Embed RGB pictures of any size: float32 ``[n, 256]``, unit rows, in the order given."""
         return self.project(self.trunk.features(images))
 
+    def encode_patches(self, images: Sequence[Image.Image]) -> PatchTokens:
+        """Tokens ``[n, 49, 256]`` whose mean is the picture's embedding before it is normalised."""
+        return _patch_tokens(images, lambda image: self._whiten(self.trunk.places(image)))
+
     def project(self, features: NDArray[np.float32]) -> Embeddings:
         """Centre and whiten the trunk's features ``[n, 2280]``: unit rows ``[n, 256]``."""
+        return unit_rows(self._whiten(features[:, : graph.POOLED]))
+
+    def _whiten(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
         whitening = self._whitening
-        return unit_rows((features[:, : graph.POOLED] - whitening["mean"]) @ whitening["matrix"])
+        return np.asarray((pooled - whitening["mean"]) @ whitening["matrix"])
 
     @cached_property
     def _stored(self) -> artefact.Tensors:
@@ -121,8 +142,20 @@ class PocketText:
         """Embed RGB pictures of any size: float32 ``[n, 256]``, unit rows, in the order given."""
         return self.project(self.trunk.features(images))
 
+    def encode_patches(self, images: Sequence[Image.Image]) -> PatchTokens:
+        """Tokens ``[n, 49, 256]``: the image head on each place as if it were the whole picture."""
+        return _patch_tokens(images, self._tokens)
+
+    def _tokens(self, image: Image.Image) -> NDArray[np.float32]:
+        places = self.trunk.places(image)
+        matrix, bias = self.trunk.classifier
+        return self._project(np.hstack([places, places @ matrix + bias]))
+
     def project(self, features: NDArray[np.float32]) -> Embeddings:
         """Put the image head on the trunk's features ``[n, 2280]``: unit rows ``[n, 256]``."""
+        return unit_rows(self._project(features))
+
+    def _project(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         head = self._head
         x = (features[:, : graph.POOLED] - head["mean"]) / head["scale"]
         logits = features[:, graph.POOLED :]
@@ -132,7 +165,7 @@ class PocketText:
         out = x @ head["linear.weight"].T + head["linear.bias"]
         out += hidden @ head["down.weight"].T + head["down.bias"]
         out += roots @ head["classes.weight"].T
-        return unit_rows(out)
+        return np.asarray(out)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts into the space of the images.
@@ -174,6 +207,15 @@ class PocketText:
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
         return tokenizer
+
+
+def _patch_tokens(
+    images: Sequence[Image.Image], tokens: Callable[[Image.Image], NDArray[np.float32]]
+) -> PatchTokens:
+    out = np.empty((len(images), graph.SIDE**2, DIM), dtype=np.float32)
+    for row, image in enumerate(images):
+        out[row] = tokens(image)
+    return PatchTokens(out, np.full((len(images), 2), graph.SIDE, dtype=np.int64))
 
 
 _TRUNK = PocketTrunk()

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from retrieval.encoders.files import put
 from retrieval.encoders.pocket import weights
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the graph that :func:`build` makes from the same weights changes."""
 
 POOLED = 1280
 CLASSES = 1000
 WIDTH = POOLED + CLASSES
+SIDE = 7
+"""Rows and columns of the last feature map."""
 
 _INPUT_SIZE = 224
 _BATCH_NORM_EPSILON = 1e-3
@@ -75,8 +77,8 @@ def build(state: Mapping[str, NDArray[Any]]) -> bytes:
 
     Input ``pixels`` is float32 ``[n, 3, 224, 224]``, normalised. Outputs, all float32:
     ``features`` ``[n, 2280]`` (1,280 averages of the last feature map, then the 1,000 class
-    logits), and for whoever looks at places ``stage3`` ``[n, 40, 28, 28]`` and ``stage5``
-    ``[n, 112, 14, 14]``.
+    logits), and for whoever looks at places that map, ``last`` ``[n, 1280, 7, 7]``, ``stage3``
+    ``[n, 40, 28, 28]`` and ``stage5`` ``[n, 112, 14, 14]``.
 
     Args:
         state: arrays by their name in the state dict.
@@ -94,6 +96,9 @@ def build(state: Mapping[str, NDArray[Any]]) -> bytes:
         if stage in _MAPS:
             x = net.op("Identity", [x], output=_MAPS[stage])
     x = net.conv(x, "_conv_head", "_bn1", relu=True)
+    # Beside the chain, not in it: as an output of its own the map would be laid out anew before it
+    # is averaged, and the averages' last bits would change.
+    net.op("Identity", [x], output="last")
     x = net.op("GlobalAveragePool", [x])
     pooled = net.op("Flatten", [x])
     fc = [net.constant(f"_fc.{part}", state[f"_fc.{part}"]) for part in ("weight", "bias")]
@@ -175,6 +180,7 @@ class _Graph:
                 tensor("features", WIDTH),
                 tensor("stage3", 40, 28, 28),
                 tensor("stage5", 112, 14, 14),
+                tensor("last", POOLED, SIDE, SIDE),
             ],
             self.constants,
         )

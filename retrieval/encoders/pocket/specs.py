@@ -8,6 +8,7 @@ from retrieval.encoders.preprocess import Preprocess
 
 DIM = 256
 LOGIT_SCALE = 20.0
+PATCH_PX = 32
 
 PREPROCESS = Preprocess(
     size=224,
@@ -30,6 +31,8 @@ VISUAL = EncoderSpec(
     licence="Apache-2.0",
     size_mb=18.8,
     summary="looks alike: the default, for any CPU, nothing to download",
+    library="onnx",
+    patch_px=PATCH_PX,
 )
 
 TEXT = EncoderSpec(
@@ -50,6 +53,9 @@ TEXT = EncoderSpec(
         "its text side was trained on Flickr8k captions, whose terms allow research and education: "
         "for a commercial service choose another encoder"
     ),
+    library="onnx",
+    patch_px=PATCH_PX,
+    tokenizer="word pieces, 64 tokens, English",
 )
 
 SPECS: tuple[EncoderSpec, ...] = (VISUAL, TEXT)
