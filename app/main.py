@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from app.commands import delete, demo, distill, doctor, encoders, index, search, status, warm
+from app.commands import (
+    delete,
+    demo,
+    distill,
+    doctor,
+    encoders,
+    explain,
+    index,
+    search,
+    status,
+    warm,
+)
 from app.output import complain
 
 app = typer.Typer(
@@ -23,6 +34,7 @@ app = typer.Typer(
 
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("explain")(explain.explain)
 app.command("delete")(delete.delete)
 app.command("status")(status.status)
 app.add_typer(encoders.app, name="encoders")

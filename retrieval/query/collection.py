@@ -13,8 +13,9 @@ from retrieval.encoders import Encoder, load
 from retrieval.errors import QueryError
 from retrieval.images import ImageInput
 from retrieval.query import checks
+from retrieval.query.explain import Explanation, explain
 from retrieval.query.spaces import check_identity, choose_space, encoder_of
-from retrieval.query.terms import NEGATIVE_WEIGHT, Term, compose
+from retrieval.query.terms import Term, compose, gather
 from retrieval.store import Store
 from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors, Space
 from retrieval.vectors import Block, nearest
@@ -102,14 +103,7 @@ class Collection:
         """
         if k < 1:
             raise QueryError(f"k is at least 1, not {k}")
-        named = ("text", text), ("image", image), ("image_id", image_id), ("vector", vector)
-        asked = [Term(**{name: value}) for name, value in named if value is not None]  # type: ignore[arg-type]
-        if isinstance(negative, str) or isinstance(terms, Term):
-            raise QueryError("negative and terms are lists: negative=['leather']")
-        asked += terms
-        asked += [t if isinstance(t, Term) else Term(t, weight=NEGATIVE_WEIGHT) for t in negative]
-        if not asked:
-            raise QueryError("the query is empty: give words, an image, an id or a vector")
+        asked = gather(text, image, image_id, vector, negative, terms)
         with self._lock:
             self.store.refresh()
             chosen = choose_space(self.spaces, asked, space)
@@ -120,6 +114,45 @@ class Collection:
             at_most = min(k, max(1, len(self)))
             found = self.neighbors(query, chosen.name, k=at_most, where=where)
             return self._hits(found, chosen.name)
+
+    def explain(
+        self,
+        image_id: int,
+        text: str | None = None,
+        *,
+        image: ImageInput | None = None,
+        query_id: int | None = None,
+        vector: NDArray[np.floating] | None = None,
+        negative: Sequence[str | Term] = (),
+        terms: Sequence[Term] = (),
+        space: str | None = None,
+    ) -> Explanation:
+        """Show where an image is like a query: why a search for it finds the image.
+
+        Args:
+            image_id: the image to explain, whether or not a search would find it.
+            text: plain words.
+            image: path, bytes, PIL picture, or array.
+            query_id: the image of this collection that was searched by.
+            vector: ``[dim]`` in the space that is searched.
+            negative: what to move away from; a bare string weighs -0.5.
+            terms: further terms, with weights.
+            space: name of a space; by default the one that :meth:`search` would take.
+
+        Returns:
+            A map over the image and its score; :mod:`retrieval.query.explain` says what they do
+            not prove.
+
+        Raises:
+            EncoderError: if the space's encoder does not tell what is where.
+            QueryError: and all others, as :meth:`search` does.
+        """
+        asked = gather(text, image, query_id, vector, negative, terms)
+        with self._lock:
+            self.store.refresh()
+            chosen = choose_space(self.spaces, asked, space)
+        encoder = self.encoder(chosen.name)
+        return explain(self.store, self.spaces, chosen, encoder, image_id, asked)
 
     def neighbors(
         self, queries: Embeddings, space: str, *, k: int, where: str | None = None

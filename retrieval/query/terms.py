@@ -65,6 +65,30 @@ class Term:
         return self.text is not None
 
 
+def gather(
+    text: str | None,
+    image: ImageInput | None,
+    image_id: int | None,
+    vector: NDArray[np.floating] | None,
+    negative: Sequence[str | Term],
+    terms: Sequence[Term],
+) -> list[Term]:
+    """The terms of a query as people write it; see :meth:`Collection.search`.
+
+    Raises:
+        QueryError: if nothing is asked.
+    """
+    named = ("text", text), ("image", image), ("image_id", image_id), ("vector", vector)
+    out = [Term(**{name: value}) for name, value in named if value is not None]  # type: ignore[arg-type]
+    if isinstance(negative, str) or isinstance(terms, Term):
+        raise QueryError("negative and terms are lists: negative=['leather']")
+    out += terms
+    out += [t if isinstance(t, Term) else Term(t, weight=NEGATIVE_WEIGHT) for t in negative]
+    if not out:
+        raise QueryError("the query is empty: give words, an image, an id or a vector")
+    return out
+
+
 def compose(
     terms: Sequence[Term], space: Space, encoder: Encoder | None, store: Store
 ) -> NDArray[np.float32]:
