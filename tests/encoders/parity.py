@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 
@@ -12,10 +14,17 @@ def unit(rows) -> np.ndarray:
 
 
 def check_equal(name: str, ours: np.ndarray, reference: np.ndarray) -> None:
-    """Both give the same unit rows, cosine ≥ 0.99999; prints how far they are apart."""
+    """Both give the same unit rows, cosine ≥ 0.99999; prints how far they are apart.
+
+    With ``PARITY_REPORT`` in the environment the line is also added to the file of that name.
+    """
     cosine = (ours * reference).sum(axis=1)
     apart = np.abs(ours - reference).max()
-    print(f"{name}: max abs diff {apart:.1e}, 1 - cos {1 - cosine.min():.1e}")
+    line = f"{name}: {len(ours)} rows, max abs diff {apart:.1e}, 1 - cos {1 - cosine.min():.1e}"
+    print(line)
+    if report := os.environ.get("PARITY_REPORT"):
+        with open(report, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
     assert cosine.min() >= 0.99999, cosine
     # Different inputs give different vectors, or equality would show nothing.
     assert (reference @ reference.T).min() < 0.99

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers as tf
 from PIL import Image
 
-Outputs = tuple[np.ndarray, list[np.ndarray]]
+Outputs = tuple[torch.Tensor, list[torch.Tensor]]
 TEXT_TOKENS = {"chinese_clip": 52}
 
 
@@ -31,7 +29,7 @@ def images(name: str, folder: Path, pictures: Sequence[Image.Image]) -> Outputs:
     rows = [len(one) for one in places]
     if "pixel_attention_mask" in inputs:
         rows = inputs["pixel_attention_mask"].sum(dim=1).tolist()
-    return whole.numpy(), [one[:count].numpy() for one, count in zip(places, rows, strict=True)]
+    return whole, [one[:count] for one, count in zip(places, rows, strict=True)]
 
 
 def model_of(name: str, folder: Path) -> Any:
@@ -42,11 +40,11 @@ def model_of(name: str, folder: Path) -> Any:
     return getattr(tf, classes.get(name, "AutoModel")).from_pretrained(folder).eval()
 
 
-def texts(name: str, folder: Path, lines: Sequence[str]) -> np.ndarray:
+def texts(name: str, folder: Path, lines: Sequence[str]) -> torch.Tensor:
     """``[n, dim]``."""
     inputs = {key: torch.tensor(rows) for key, rows in text_inputs(name, folder, lines).items()}
     with torch.inference_mode():
-        return tf.AutoModel.from_pretrained(folder).eval().get_text_features(**inputs)[1].numpy()
+        return tf.AutoModel.from_pretrained(folder).eval().get_text_features(**inputs)[1]
 
 
 def text_inputs(name: str, folder: Path, lines: Sequence[str]) -> dict[str, list[list[int]]]:
@@ -68,29 +66,6 @@ def _filled(tokenizer: Any, lines: Sequence[str], pad: int) -> dict[str, list[li
     ids = tokenizer(list(lines), add_special_tokens=False)["input_ids"]
     rows = [[*row[:63], tokenizer.eos_token_id] for row in ids]
     return {"input_ids": [row + [pad] * (64 - len(row)) for row in rows]}
-
-
-def compare(what: str, ours: np.ndarray, reference: np.ndarray) -> None:
-    """Equal in direction, and different for different inputs, or equality would show nothing.
-
-    With ``PARITY_REPORT`` in the environment the numbers are added to the file of that name.
-    """
-    ours, reference = unit(ours), unit(reference)
-    cosine = (ours * reference).sum(axis=1).min()
-    apart = abs(ours - reference).max()
-    line = f"{what}\t{len(ours)} rows\tmax abs diff {apart:.1e}\t1 - cosine {1 - cosine:.1e}"
-    print(line)
-    if report := os.environ.get("PARITY_REPORT"):
-        with open(report, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    assert ours.shape == reference.shape
-    assert cosine >= 0.99999
-    assert (reference @ reference.T).min() < 0.99
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    rows = np.asarray(rows, dtype=np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def _cls(prefix: int) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ from retrieval.encoders.network import NetworkEncoder  # noqa: E402
 from retrieval.encoders.towers.trunks import resized_positions  # noqa: E402
 from tests.encoders import references  # noqa: E402
 from tests.encoders.checkpoints import ALIGNED, BACKBONES, CHINESE, FAMILIES, SENTENCES  # noqa: E402
+from tests.encoders.parity import check_equal, unit  # noqa: E402
 from tests.encoders.photos import varied  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -58,11 +59,10 @@ def test_images_and_patches_equal_those_of_the_library(name, tmp_path):
     # torch resizes positions to a single column wrongly: see resized_positions.
     right = [at for at, (_, columns) in enumerate(grids) if columns > 1]
     assert len(right) > 20
-    references.compare(f"{name}\timages", ours[right], whole[right])
-    tokens = [found.grid(at).reshape(-1, places[at].shape[-1]) for at in right]
-    references.compare(
-        f"{name}\tpatches", np.concatenate(tokens), np.concatenate([places[at] for at in right])
-    )
+    check_equal(f"{name} images", ours[right], unit(whole[right]))
+    tokens = np.concatenate([found.grid(at).reshape(-1, found.tokens.shape[-1]) for at in right])
+    reference = torch.cat([places[at] for at in right])
+    check_equal(f"{name} patches", unit(torch.from_numpy(tokens)), unit(reference))
 
 
 def test_positions_are_resized_as_pillow_resizes_pictures():
@@ -81,7 +81,7 @@ def test_texts_equal_those_of_the_library(name, tmp_path):
     encoder = load(ALIGNED[name](tmp_path / name))
     assert isinstance(encoder, TextEncoder)
     ours = encoder.encode_texts(TEXTS)
-    references.compare(f"{name}\ttexts", ours, references.texts(name, tmp_path / name, TEXTS))
+    check_equal(f"{name} texts", ours, unit(references.texts(name, tmp_path / name, TEXTS)))
     alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
     np.testing.assert_allclose(alone, ours, atol=1e-5)
 
@@ -112,11 +112,8 @@ def test_any_backbone_equals_the_library(name, tmp_path):
     with_cls = name in ("beit", "beit_pretrained", "data2vec", "pvt")
     places = last.flatten(2).transpose(1, 2) if last.ndim == 4 else last[:, with_cls:]
     whole = places.mean(dim=1) if pooling == "mean" else found.pooler_output.flatten(1)
-    references.compare(f"{name}\t{pooling}", encoder.encode_images(varied()), whole.numpy())
+    check_equal(f"{name} images, {pooling}", encoder.encode_images(varied()), unit(whole))
 
-    tokens = encoder.encode_patches(varied()).tokens
+    tokens = torch.from_numpy(encoder.encode_patches(varied()).tokens)
     assert tokens.shape == places.shape
-    width = tokens.shape[-1]
-    references.compare(
-        f"{name}\tpatches", tokens.reshape(-1, width), places.numpy().reshape(-1, width)
-    )
+    check_equal(f"{name} patches", unit(tokens.flatten(0, 1)), unit(places.flatten(0, 1)))

@@ -70,6 +70,7 @@ _SIGLIP_TEXT = TextRule(
 _GEMMA_TEXT = TextRule(start=None, end="<eos>", pad="<pad>", context=64, fill=True, clean="lower")
 
 _VIT = Family("ViT", "ViTModel", "visual", "cls", POOLINGS, prefix=1)
+_DINOV2 = replace(_VIT, label="DINOv2", model_class="Dinov2Model", build="dinov2", side_px=None)
 _CLIP = Family(
     "CLIP",
     "CLIPModel",
@@ -167,13 +168,18 @@ FAMILIES = {
     "clip": _CLIP,
     "clip_vision_model": _CLIP_EYES,
     "deit": replace(_VIT, label="DeiT", model_class="DeiTModel", prefix=2),
-    "dinov2": replace(_VIT, label="DINOv2", model_class="Dinov2Model", patch_px=14, side_px=None),
-    "dinov2_with_registers": replace(
-        _VIT, label="DINOv2", model_class="Dinov2WithRegistersModel", registers=4, side_px=None
-    ),
+    "dinov2": replace(_DINOV2, patch_px=14),
+    "dinov2_with_registers": replace(_DINOV2, model_class="Dinov2WithRegistersModel", registers=4),
     # The token in the place of CLS is the norm of the mean of the places.
     "dinov3_convnext": Family(
-        "DINOv3", "DINOv3ConvNextModel", "visual", "mean-norm", NO_CLS, 1, patch_px=32, side_px=None
+        "DINOv3",
+        "DINOv3ConvNextModel",
+        "convnext",
+        "mean-norm",
+        NO_CLS,
+        1,
+        patch_px=32,
+        side_px=None,
     ),
     "dinov3_vit": replace(
         _VIT, label="DINOv3", model_class="DINOv3ViTModel", width=384, side_px=None

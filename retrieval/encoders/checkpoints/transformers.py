@@ -60,7 +60,7 @@ def open_checkpoint(folder: Path, config: Mapping[str, Any], pooling: str | None
         folder=folder,
         spec=spec,
         files=files,
-        towers=partial(_towers, folder, family, spec.pooling),
+        towers=partial(_towers, folder, family, spec.pooling, preprocess.size),
         tokenizer=_tokenizer(folder, family),
     )
 
@@ -197,8 +197,9 @@ def _tokenizer(folder: Path, family: Family) -> Callable[[], Tokenizer] | None:
     return partial(Tokenizer, folder, family.text, family.text.context)
 
 
-def _towers(folder: Path, family: Family, pooling: str) -> Towers:
+def _towers(folder: Path, family: Family, pooling: str, side_px: int) -> Towers:
     require("torch", "transformers")
-    from retrieval.encoders.towers.transformers import towers
+    from retrieval.encoders.towers.transformers import Cut, towers
 
-    return towers(folder, family.model_class, family.build, pooling, family.prefix)
+    cut = Cut(family.build, pooling, family.prefix, side_px)
+    return towers(folder, family.model_class, cut)

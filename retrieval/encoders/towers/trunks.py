@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MethodType
 from typing import Any
 
 import torch
@@ -21,24 +22,6 @@ class LastHidden(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """``[n, 3, side, side]`` to ``[n, prefix + places, width]``."""
         tokens: Tensor = self.model(pixel_values=pixels).last_hidden_state
-        return tokens
-
-
-class Unmasked(nn.Module):
-    """MAE's encoder with every patch, in the order of the picture."""
-
-    def __init__(self, model: Any) -> None:
-        """Turn masking off in the model."""
-        super().__init__()
-        model.config.mask_ratio = 0.0
-        self.model = model
-        self.places: int = model.embeddings.patch_embeddings.num_patches
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """``[n, 3, side, side]`` to ``[n, 1 + places, width]``."""
-        # The model shuffles patches by sorting this noise, and leaves them shuffled.
-        noise = torch.arange(self.places, device=pixels.device).expand(len(pixels), -1)
-        tokens: Tensor = self.model(pixel_values=pixels, noise=noise).last_hidden_state
         return tokens
 
 
@@ -92,6 +75,23 @@ class NaFlexTrunk(nn.Module):
         hidden = self.model.encoder(inputs_embeds=hidden, attention_mask=attended)
         tokens: Tensor = self.model.post_layernorm(hidden.last_hidden_state)
         return tokens
+
+
+def resize_positions_once(embeddings: Any, side_px: int) -> None:
+    """Resize the positional embeddings of DINOv2 now, instead of in every forward pass.
+
+    Args:
+        embeddings: the module that has them; changed.
+        side_px: of the square input.
+    """
+    with torch.no_grad():
+        patches = embeddings.patch_embeddings(torch.zeros(1, 3, side_px, side_px))
+        tokens = torch.cat([embeddings.cls_token, patches], dim=1)
+        fixed = embeddings.interpolate_pos_encoding(tokens, side_px, side_px)
+    embeddings.position_embeddings = nn.Parameter(fixed)
+    embeddings.interpolate_pos_encoding = MethodType(
+        lambda self, *_: self.position_embeddings, embeddings
+    )
 
 
 def resized_positions(table: Tensor, shapes: Tensor, places: int) -> Tensor:

@@ -56,7 +56,7 @@ def save(
             if name.endswith("running_mean"):
                 buffer.normal_(0, 0.05)
             elif name.endswith("running_var"):
-                buffer.uniform_(0.05, 0.15)
+                buffer.uniform_(0.2, 0.4)
     tf.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
     for part in (processor, tokenizer):
