@@ -30,6 +30,7 @@ def distill(
         Path | None,
         typer.Option(metavar="FILE.csv", help="Captions to learn words from: file, caption."),
     ] = None,
+    precision: options.Precision = "fp32",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the pictures.")] = 8,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     json: options.Json = False,
@@ -55,9 +56,11 @@ def distill(
                 out,
                 labels=labels,
                 captions=captions,
+                precision=precision,
                 epochs=epochs,
                 seed=seed,
                 watch=watch,
+                tell=note,
             )
     except DistillInterrupted as stopped:
         complain(str(stopped))

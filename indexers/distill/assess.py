@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from indexers.distill.agreement import Figures, images_agree, labels_agree, words_agree
 from indexers.distill.material import Material
-from indexers.distill.photos import Shelf, in_parallel
+from indexers.distill.photos import Shelf, Tell, in_parallel
 from retrieval.encoders import Encoder, TextEncoder
 from retrieval.types import Embeddings
 
@@ -24,7 +24,9 @@ class Assessment:
         unseen: held-out photos that are compared, as indices.
     """
 
-    def __init__(self, student: Encoder, material: Material, shelf: Shelf, seed: int) -> None:
+    def __init__(
+        self, student: Encoder, material: Material, shelf: Shelf, seed: int, tell: Tell
+    ) -> None:
         """Have the student embed held-out photos, and some of the others that have labels."""
         self._material, self._student = material, student
         photos, usable = material.photos, [int(at) for at in np.flatnonzero(shelf.usable())]
@@ -33,7 +35,7 @@ class Assessment:
         self._known = _some(known, _MOST_KNOWN, seed)
         asked = [*self.unseen, *self._known]
         self._teacher = dict(zip(asked, shelf.targets[0, asked], strict=True))
-        self._mine = dict(zip(asked, self._embed(asked), strict=True))
+        self._mine = dict(zip(asked, self._embed(asked, tell), strict=True))
 
     def images(self) -> Figures:
         """See :func:`~indexers.distill.agreement.images_agree`."""
@@ -70,14 +72,14 @@ class Assessment:
         mine, theirs = ([side[at] for at in photos] for side in (self._mine, self._teacher))
         return np.stack(mine), np.stack(theirs)
 
-    def _embed(self, photos: Sequence[int]) -> NDArray[np.float32]:
+    def _embed(self, photos: Sequence[int], tell: Tell) -> NDArray[np.float32]:
         out = np.empty((len(photos), self._student.spec.dim), dtype=np.float32)
 
         def work(chunk: Sequence[int]) -> None:
             pictures = [self._material.photos[photos[at]].picture() for at in chunk]
             out[list(chunk)] = self._student.encode_images(pictures)
 
-        in_parallel(range(len(photos)), _CHUNK, work, len(photos))
+        in_parallel(range(len(photos)), _CHUNK, work, len(photos), tell=tell)
         return out
 
 

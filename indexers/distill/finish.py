@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from indexers.distill.agreement import Figures, compare_speed
 from indexers.distill.assess import Assessment
 from indexers.distill.material import Material
 from indexers.distill.photos import Shelf
-from indexers.distill.report import DistillReport
+from indexers.distill.report import DistillReport, Progress
 from indexers.distill.texts import RULE
 from indexers.distill.workplace import DISTILLED, Workplace
 from retrieval import settings
@@ -46,6 +46,7 @@ class Finish:
         shelf: pixels and the teacher's answers.
         place: where it goes.
         seed: of the choice of what is compared.
+        watch: called with how far the comparison is.
     """
 
     trained: Trained
@@ -55,6 +56,7 @@ class Finish:
     shelf: Shelf
     place: Workplace
     seed: int
+    watch: Callable[[Progress], None]
 
     def __call__(self) -> DistillReport:
         """Export the student, take int8 where it pays, compare it with its teacher, move in.
@@ -103,7 +105,10 @@ class Finish:
         return int8.pays(whole, small, self._pixels(unseen), self.shelf.targets[0, unseen])
 
     def _compare(self, student: Encoder, precision: str, int8_figures: Figures) -> DistillReport:
-        seen = Assessment(student, self.material, self.shelf, self.seed)
+        def tell(done: int, total: int) -> None:
+            self.watch(Progress("student is compared", done, total))
+
+        seen = Assessment(student, self.material, self.shelf, self.seed, tell)
         pictures = [self.material.photos[at].picture() for at in seen.unseen[:16]]
         return DistillReport(
             out=str(self.place.folder),

@@ -170,7 +170,7 @@ def in_parallel(
     work: Callable[[Sequence[int]], None],
     total: int,
     *,
-    tell: Tell = lambda done, total: None,
+    tell: Tell,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Work through ``items`` in chunks, one thread a core, until done or stopped."""
@@ -183,7 +183,7 @@ def in_parallel(
         return len(chunk)
 
     chunks = [items[start : start + size] for start in range(0, len(items), size)]
-    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="teach")
+    pool = ThreadPoolExecutor(settings.cores(), thread_name_prefix="teach")
     with threadpool_limits(1, user_api="blas"):
         try:
             for count in pool.map(guarded, chunks):

@@ -12,8 +12,8 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        stage: ``teacher sees photos``, ``image side learns``, ``teacher reads texts`` or ``text
-            side learns``.
+        stage: ``teacher sees photos``, ``image side learns``, ``teacher reads texts``, ``text
+            side learns`` or ``student is compared``.
         done: photos, steps or texts done.
         total: how many there are in this stage.
         loss: of the last steps, falling towards 0; None where nothing is trained.

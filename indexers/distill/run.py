@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from indexers.distill.finish import Finish
@@ -16,8 +17,10 @@ from indexers.distill.texts import read_captions
 from indexers.distill.workplace import Plan, Workplace
 from indexers.interrupts import stoppable
 from indexers.labels import Labels, labels_from
+from indexers.sample import sample_pictures
 from indexers.sources import FolderSource
-from retrieval.encoders import Encoder, TextEncoder, resolve
+from indexers.spaces import Loader
+from retrieval.encoders import Encoder, TextEncoder
 from retrieval.errors import InstallError, ModalityError
 
 Source = str | os.PathLike[str] | FolderSource
@@ -33,9 +36,11 @@ def distill(
     *,
     labels: str | Labels | None = None,
     captions: str | os.PathLike[str] | None = None,
+    precision: str = "fp32",
     epochs: int = EPOCHS,
     seed: int = 0,
     watch: Watch | None = None,
+    tell: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
 ) -> DistillReport:
     """Train a small student to put pictures, and texts, where ``teacher`` puts them.
@@ -51,9 +56,11 @@ def distill(
             accuracies, and their ``split`` to hold photos out.
         captions: CSV file with the columns ``file``, ``caption`` and maybe ``split``, for a
             language-aligned teacher: its text side learns on them, beside plain words.
+        precision: how the teacher runs, see :func:`retrieval.encoders.load`.
         epochs: passes over photos and texts. More is better, with less and less return.
         seed: of everything random.
         watch: called now and then with how far it is.
+        tell: called with a line about what ``precision`` chose.
         stop: set it from another thread to end the run after what is under way.
 
     Returns:
@@ -67,7 +74,8 @@ def distill(
         DistillInterrupted: on SIGINT or SIGTERM, or if ``stop`` was set.
         OSError: if there is no room for what training needs.
     """
-    encoder = resolve(teacher)
+    sources = _sources(data)
+    encoder = Loader(precision, partial(sample_pictures, sources), tell)(teacher)
     has_text = isinstance(encoder, TextEncoder)
     if captions and not has_text:
         raise ModalityError(
@@ -75,22 +83,35 @@ def distill(
             "take a language-aligned teacher"
         )
     sentences = read_captions(captions) if captions else []
-    facts = labels_from(labels)
-    material = gather(_sources(data), facts, sentences, seed, with_texts=has_text)
+    material = gather(sources, labels_from(labels), sentences, seed, with_texts=has_text)
     _require_torch()
     place = Workplace(Path(out).absolute(), _plan(encoder, material, epochs, seed))
     if report := place.report():
         return report
+    return _make(encoder, material, place, epochs, seed, watch or _silent, stop)
+
+
+def _make(
+    teacher: Encoder,
+    material: Material,
+    place: Workplace,
+    epochs: int,
+    seed: int,
+    watch: Watch,
+    stop: threading.Event | None,
+) -> DistillReport:
+    """Train a student and see it into its folder."""
     from indexers.distill.training.stages import Stages, Stopped
 
-    preprocess = preprocess_for(encoder.spec)
+    preprocess = preprocess_for(teacher.spec)
     with stoppable(stop) as wish:
-        stages = Stages(encoder, material, place.training, watch or _silent, wish.is_set)
+        stages = Stages(teacher, material, place.training, watch, wish.is_set)
         try:
             trained = stages.train(preprocess, epochs, seed)
         except Stopped as stopped:
             raise DistillInterrupted(wish.signal or 0) from stopped
-    report = Finish(trained, encoder, preprocess, material, stages.shelf, place, seed)()
+    finish = Finish(trained, teacher, preprocess, material, stages.shelf, place, seed, watch)
+    report = finish()
     place.clear()
     return report
 

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -184,7 +185,9 @@ def test_a_stopped_run_goes_on_and_ends_like_a_clean_one(data, tmp_path):
         MoodTeacher(), photos, tmp_path / "stopped", captions=captions, epochs=EPOCHS,
         watch=rest.append,
     )  # fmt: skip
-    assert {now.stage for now in rest} == {"text side learns"} and rest[0].done > 1
+    assert {now.stage for now in rest} == {"text side learns", "student is compared"} and rest[
+        0
+    ].done > 1
     same_student(clean.out, stopped.out)
 
 
@@ -203,6 +206,28 @@ def test_killed_at_random_moments_it_ends_like_a_clean_one(data, tmp_path):
     child.communicate(timeout=600)
     assert child.returncode == 0
     same_student(clean.out, tmp_path / "killed")
+
+
+def test_the_command_line_is_interrupted_and_goes_on(data, tmp_path):
+    out = tmp_path / "small"
+    command = [sys.executable, "-m", "app", "distill", "--teacher", "pocket-visual"]
+    command += ["--data", str(data[0]), "--out", str(out), "--epochs", "3", "--json"]
+    options = {"cwd": ROOT, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(command, stdout=pipe, stderr=pipe, **options)
+    while not (tmp_path / "small.training" / "targets.npy").exists():
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    said, complained = child.communicate(timeout=300)
+    assert child.returncode == 130 and not said
+    assert "the same command goes on" in complained and not out.exists()
+    done = subprocess.run(command, capture_output=True, check=True, **options)
+    report = json.loads(done.stdout)
+    assert report["out"] == str(out) and report["photos"] + report["held_out"] == PHOTOS
+    assert report["text"] is None and report["knn"] is None
+    told = subprocess.run([*command[:-1]], capture_output=True, check=True, **options)
+    assert str(out) in told.stdout and "times cheaper" in told.stderr
 
 
 def start(photos: Path, captions: Path, out: Path) -> subprocess.Popen[str]:
