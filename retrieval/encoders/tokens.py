@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders.cleaning import Clean, cleaned
 from retrieval.errors import EncoderError
+
+FILE = "tokenizer.json"
+
+# Who in transformers turns an older vocabulary into a tokenizer.json; SigLIP's own class does not.
+_WRITERS = {
+    "merges.txt": "CLIP",
+    "sentencepiece.bpe.model": "XLMRoberta",
+    "spiece.model": "T5",
+    "vocab.txt": "Bert",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +63,8 @@ class Tokenizer:
         Raises:
             EncoderError: if the file is missing, damaged or of another family.
         """
-        import tokenizers
-
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise EncoderError(
-                f"{folder} has no tokenizer.json, which its text side needs: copy it from the "
-                "source (AutoTokenizer.from_pretrained(…).save_pretrained(…) writes one)"
-            )
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises bare Exception
-            raise EncoderError(f"{path} cannot be read: {error}") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = opened(folder)
+        path = folder / FILE
         self.rule = replace(rule, context=min(rule.context, context))
         self._start = [] if rule.start is None else [self._id(rule.start, path)]
         self._end = [self._id(rule.end, path)]
@@ -96,10 +95,37 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, from which ``rule`` makes this tokenizer again."""
-        self._tokenizer.save(str(folder / "tokenizer.json"))
+        self._tokenizer.save(str(folder / FILE))
 
     def _id(self, token: str, path: Path) -> int:
         found: int | None = self._tokenizer.token_to_id(token)
         if found is None:
             raise EncoderError(f"{path} does not know {token!r}: it belongs to another family")
         return found
+
+
+def opened(folder: Path) -> Any:
+    """The ``tokenizers.Tokenizer`` of a checkpoint, which neither cuts nor pads.
+
+    Raises:
+        EncoderError: if ``tokenizer.json`` is missing or damaged.
+    """
+    import tokenizers
+
+    path = folder / FILE
+    if not path.is_file():
+        writer = next(
+            (kind for file, kind in _WRITERS.items() if (folder / file).is_file()), "Auto"
+        )
+        raise EncoderError(
+            f"{folder} has no {FILE}, which its text side needs: copy it from the source, or let "
+            f"transformers write one with {writer}Tokenizer.from_pretrained(folder)"
+            ".save_pretrained(folder)"
+        )
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises bare Exception
+        raise EncoderError(f"{path} cannot be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

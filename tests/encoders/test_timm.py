@@ -226,6 +226,21 @@ def test_missing_timm_names_the_package(folders, monkeypatch):
         load(folders["vit"])
 
 
+def test_facts_once_read_need_neither_torch_nor_timm(folders, tmp_path, monkeypatch):
+    """So that an encoder exported to ONNX starts without them."""
+    spec = open_folder(folders["swin"]).spec
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = open_folder(folders["swin"])
+    assert found.spec == spec
+    with pytest.raises(EncoderUnavailable, match="pip install torch timm"):
+        found.towers()
+    [note] = (tmp_path / "cache" / "layouts").iterdir()
+    note.write_text("{")
+    with pytest.raises(EncoderUnavailable, match="pip install torch timm"):
+        open_folder(folders["swin"])
+
+
 def test_no_pictures_give_no_rows(folders):
     encoder = load(folders["convnext"])
     assert encoder.encode_images([]).shape == (0, 48)

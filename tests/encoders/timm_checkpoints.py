@@ -67,10 +67,10 @@ def write(folder: Path, name: str, *, num_classes: int = 7) -> Path:
 
 
 @torch.no_grad()
-def shake(model: torch.nn.Module) -> None:
+def shake(model: torch.nn.Module, by: float = 0.1) -> None:
     """Move every weight and running statistic so far that all of them matter."""
     for parameter in model.parameters():
-        parameter.add_(torch.randn_like(parameter) * 0.05)
+        parameter.add_(torch.randn_like(parameter) * by)
     for module in model.modules():
         if isinstance(getattr(module, "running_var", None), torch.Tensor):
             module.running_mean.normal_(0, 0.1)

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval.encoders.base import EncoderSpec
 from retrieval.encoders.checkpoints.checkpoint import Checkpoint
+from retrieval.encoders.checkpoints.layouts import layout
 from retrieval.encoders.checkpoints.packages import require
+from retrieval.encoders.layout import Layout
 from retrieval.encoders.preprocess_config import from_timm
 from retrieval.errors import EncoderError
 
 if TYPE_CHECKING:
-    from retrieval.encoders.towers.timm import Layout
+    from retrieval.encoders.towers import Towers
 
 WEIGHTS = "model.safetensors"
 
@@ -46,16 +48,13 @@ def open_checkpoint(folder: Path, config: Mapping[str, Any], pooling: str | None
         preprocess = from_timm(given)
     except EncoderError as error:
         raise EncoderError(f"{folder}: {error}") from error
-    require("torch", "timm")
-    from retrieval.encoders.towers.timm import layout_of
-
-    layout = layout_of(folder, preprocess.size)
-    _check(folder, layout, pooling)
-    family = _family(config["architecture"], given.get("tag"), layout.name)
+    found = layout(folder, config, preprocess.size)
+    _check(folder, found, pooling)
+    family = _family(config["architecture"], given.get("tag"), found.name)
     spec = EncoderSpec(
         name=str(folder),
         family=family,
-        dim=layout.dim if pooling is None else layout.width * (1 + (pooling == "cls+mean")),
+        dim=found.dim if pooling is None else found.width * (1 + (pooling == "cls+mean")),
         modalities=("image",),
         preprocess=preprocess,
         pooling=pooling or _own_pooling(config),
@@ -65,13 +64,13 @@ def open_checkpoint(folder: Path, config: Mapping[str, Any], pooling: str | None
         size_mb=round(file.stat().st_size / 1e6, 1),
         summary=f"{config['architecture']} of timm in a local folder",
         library="timm",
-        patch_px=None if layout.side is None else round(preprocess.size / layout.side),
+        patch_px=None if found.side is None else round(preprocess.size / found.side),
     )
     return Checkpoint(
         folder=folder,
         spec=spec,
         files=(file,),
-        towers=partial(_towers, folder, file, layout, pooling),
+        towers=partial(_towers, folder, file, found, pooling),
     )
 
 
@@ -93,7 +92,8 @@ def _family(architecture: str, tag: str | None, kind: str) -> str:
     return next((label for part, label in _FAMILIES.items() if part in full), kind)
 
 
-def _towers(folder: Path, file: Path, layout: Layout, pooling: str | None) -> Any:
+def _towers(folder: Path, file: Path, layout: Layout, pooling: str | None) -> Towers:
+    require("torch", "timm")
     from retrieval.encoders.towers.timm import towers
 
     return towers(folder, file, layout, pooling)

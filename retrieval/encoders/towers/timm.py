@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +16,31 @@ from safetensors.torch import load_file
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
+from retrieval.encoders.layout import Layout
 from retrieval.encoders.towers.image import ImageTower, PatchTower
 from retrieval.encoders.towers.pools import Pool, named_pool
 from retrieval.encoders.towers.towers import Towers
 from retrieval.errors import EncoderError
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What a network of timm makes of one picture.
-
-    Attributes:
-        name: its class, as ``ConvNeXt``.
-        shape: of its last layer's features; empty if these are several tensors.
-        channels_last: whether a map of features has its channels last.
-        prefix: tokens before those of places.
-        has_cls: whether the first of them is a CLS token.
-        dim: length of its own pooled embedding.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    channels_last: bool
-    prefix: int
-    has_cls: bool
-    dim: int
-
-    @property
-    def side(self) -> int | None:
-        """Rows and columns of the square of places; None where there is no such square."""
-        if len(self.shape) == 3:
-            rows, columns = self.shape[:2] if self.channels_last else self.shape[1:]
-            return rows if rows == columns else None
-        if len(self.shape) != 2:
-            return None
-        places = self.shape[0] - self.prefix
-        side = math.isqrt(max(places, 0))
-        # One token alone is a CLS token that its network does not count as such.
-        return side if side > 1 and side * side == places else None
-
-    @property
-    def width(self) -> int:
-        """Length of the features of a place."""
-        return self.shape[0 if len(self.shape) == 3 and not self.channels_last else -1]
-
-
-def layout_of(folder: Path, size: int) -> Layout:
-    """The layout of the network in a folder, for square pictures of ``size`` pixels.
+def layout_of(folder: Path, size: int, name: str | None = None) -> Layout:
+    """The layout of a network for square pictures of ``size`` pixels.
 
     Nothing is computed and no weights are read: the network is built without memory.
+
+    Args:
+        folder: the checkpoint.
+        size: of the pictures.
+        name: of the network; by default what ``config.json`` of timm in the folder names.
 
     Raises:
         EncoderError: if timm does not know or cannot build the network.
     """
-    with building(folder), torch.device("meta"):
-        return measured(timm.create_model(f"local-dir:{folder}", num_classes=0), size)
+    with _building(folder), torch.device("meta"):
+        return _measured(timm.create_model(name or f"local-dir:{folder}", num_classes=0), size)
 
 
-def measured(model: Any, size: int) -> Layout:
-    """The layout of a network that was built on the device ``meta``."""
+def _measured(model: Any, size: int) -> Layout:
     with torch.inference_mode():
         features = model.eval().forward_features(torch.empty(1, 3, size, size, device="meta"))
         pooled = model.forward_head(features, pre_logits=True)
@@ -108,8 +73,8 @@ def towers(folder: Path, file: Path, layout: Layout, pooling: str | None) -> Tow
     if pooling is not None:
         pool = named_pool(pooling, layout.prefix)
     return Towers(
-        image=ImageTower(trunk, pool),
-        patches=None if layout.side is None else PatchTower(trunk, pool),
+        image=ImageTower(trunk, pool).eval(),
+        patches=None if layout.side is None else PatchTower(trunk, pool).eval(),
     )
 
 
@@ -128,7 +93,7 @@ class Features(nn.Module):
         features: Tensor = self.model.forward_features(pixels)
         if not self.is_map:
             return features
-        return features.flatten(1, 2) if self.channels_last else features.flatten(2).mT
+        return features.flatten(1, 2) if self.channels_last else features.flatten(2).transpose(1, 2)
 
 
 class Head(nn.Module):
@@ -160,7 +125,7 @@ class Head(nn.Module):
         side = math.isqrt(places)
         if self.channels_last:
             return tokens.reshape(n, side, side, width)
-        return tokens.mT.reshape(n, width, side, side)
+        return tokens.transpose(1, 2).reshape(n, width, side, side)
 
 
 class Own(Pool):
@@ -195,7 +160,7 @@ class Own(Pool):
 
 
 @contextmanager
-def building(folder: Path) -> Iterator[None]:
+def _building(folder: Path) -> Iterator[None]:
     """Explain what timm cannot build."""
     try:
         yield
@@ -211,7 +176,7 @@ def building(folder: Path) -> Iterator[None]:
 
 def _model(folder: Path, file: Path) -> Any:
     """The network with its weights, without classifier; refuses what does not fit exactly."""
-    with building(folder):
+    with _building(folder):
         model = timm.create_model(f"local-dir:{folder}", num_classes=0)
     try:
         # timm's own translation of older names, which it applies to every checkpoint.
@@ -226,11 +191,11 @@ def _model(folder: Path, file: Path) -> Any:
         ) from error
     extra = set(report.unexpected_keys)
     if extra:
-        with building(folder), torch.device("meta"):
+        with _building(folder), torch.device("meta"):
             extra -= set(timm.create_model(f"local-dir:{folder}").state_dict())
     if odd := sorted(report.missing_keys) or sorted(extra):
         verb = "lacks" if report.missing_keys else "has unknown"
         raise EncoderError(
             f"{file} {verb} weights of {type(model).__name__}: {', '.join(odd[:3])}…"
         )
-    return model.eval()
+    return model
