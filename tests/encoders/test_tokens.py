@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import tokenizers  # noqa: E402
 
 from retrieval.encoders.checkpoints.families import FAMILIES  # noqa: E402
 from retrieval.encoders.tokens import Tokenizer  # noqa: E402
-from tests.encoders.checkpoints import SENTENCES  # noqa: E402
+from retrieval.errors import EncoderError  # noqa: E402
+from tests.encoders.checkpoints import ALIGNED, SENTENCES  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -62,3 +64,37 @@ def test_siglip_tokens_equal_the_sentencepiece_tokenizer(pieces):
     fast.add_special_tokens(["</s>"])
     fast.save(str(pieces / "tokenizer.json"))
     np.testing.assert_array_equal(ids(pieces), expected(pieces))
+
+
+def test_old_vocabularies_become_a_tokenizer_json_as_the_error_says(pieces):
+    with pytest.raises(EncoderError, match=r"T5Tokenizer.from_pretrained\(folder\)"):
+        ids(pieces)
+    tf.T5Tokenizer.from_pretrained(pieces).save_pretrained(pieces)
+    np.testing.assert_array_equal(ids(pieces), expected(pieces))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("clip", "CLIP"), ("chinese_clip", "Bert")])
+def test_so_do_those_of_other_families(name, kind, tmp_path):
+    folder = ALIGNED[name](tmp_path / name)
+    before = Tokenizer(folder, FAMILIES[name].text, 50).rows(TEXTS)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    if kind == "Bert":
+        (folder / "vocab.txt").write_text("\n".join(sorted(model["vocab"], key=model["vocab"].get)))
+    else:
+        (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+        merges = [" ".join(pair) for pair in model["merges"]]
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(EncoderError, match=f"{kind}Tokenizer"):
+        Tokenizer(folder, FAMILIES[name].text, 50)
+    getattr(tf, f"{kind}Tokenizer").from_pretrained(folder).save_pretrained(folder)
+    assert Tokenizer(folder, FAMILIES[name].text, 50).rows(TEXTS) == before
+
+
+def test_tokenizer_of_another_family_is_refused(tmp_path):
+    folder = ALIGNED["clip"](tmp_path / "clip")
+    with pytest.raises(EncoderError, match="belongs to another family"):
+        Tokenizer(folder, RULE, 64)
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(EncoderError, match="cannot be read"):
+        Tokenizer(folder, RULE, 64)
