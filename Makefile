@@ -21,7 +21,7 @@ $(VENV)/.cpu: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(call install,cpu$(,)demo$(,)dev)
 $(VENV)/.torch: pyproject.toml constraints.txt
-	$(call install,cpu$(,)demo$(,)dev$(,)torch$(,)train)
+	$(call install,cpu$(,)demo$(,)dev$(,)openvino$(,)torch$(,)train)
 
 install: $(VENV)/.cpu  ## Install into .venv what indexing and searching need
 	@echo "ready: $(BIN)/retrieval --help"
@@ -49,7 +49,7 @@ train-pocket: $(VENV)/.torch  ## Train the pocket text encoder again (DATA=../sh
 
 constraints:  ## Pin what today's newest compatible packages are
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
-	build/pins/bin/python -m pip --quiet install '.[api,cpu,demo,dev,heif,lancedb,pandas,ray,torch,train,ui]'
+	build/pins/bin/python -m pip --quiet install '.[api,cpu,demo,dev,heif,lancedb,openvino,pandas,ray,torch,train,ui]'
 	build/pins/bin/python -m pip freeze --exclude retrieval > constraints.txt
 
 clean:  ## Remove what was built, installed and cached here
