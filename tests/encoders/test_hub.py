@@ -90,7 +90,7 @@ def test_the_caller_says_which_kinds_it_can_run():
     assert choice is not None
     assert set(choice.weights) == TOWERS
     assert choose(FACTS | {"model.safetensors"}, ("onnx",), lambda: False) is None
-    assert "pip install 'retrieval[torch]'" in why_none(FACTS | {"model.safetensors"}, ("onnx",))
+    assert "pip install torch" in why_none(FACTS | {"model.safetensors"}, ("onnx",))
     assert choose(FACTS | TOWERS, ("safetensors",), lambda: False) is None
     assert "ONNX files only" in why_none(FACTS | TOWERS, ("safetensors",))
 

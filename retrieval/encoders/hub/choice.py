@@ -64,7 +64,7 @@ def why_none(names: Collection[str], wanted: Sequence[Kind]) -> str:
     """What the repository lacks, and what to do, where :func:`choose` found nothing."""
     kinds = " or ".join("ONNX" if kind == "onnx" else kind for kind in wanted)
     if "safetensors" not in wanted and _safetensors(names, lambda: False):
-        return "it has no ONNX files; its safetensors need torch: pip install 'retrieval[torch]'"
+        return "it has no ONNX files; its safetensors need torch: pip install torch transformers"
     if "onnx" not in wanted and _onnx(names):
         return "it has ONNX files only; they need onnxruntime"
     if _CONFIG not in names and _OPEN_CLIP[0] not in names:
