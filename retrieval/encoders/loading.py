@@ -58,7 +58,7 @@ def load(
     from retrieval.encoders import own, pocket
 
     asked = parse(name)
-    if asked.name in [spec.name for spec in pocket.SPECS]:
+    if asked.kind == "name" and asked.name in [spec.name for spec in pocket.SPECS]:
         return _in_one_way(pocket.load(name), precision)
     if asked.kind == "class":
         return _in_one_way(own.load(name), precision)
@@ -103,7 +103,7 @@ def find(asked: Asked) -> Checkpoint | Portable:
         EncoderUnavailable: if it cannot be had.
         EncoderError: if it is not what the name stands for.
     """
-    from retrieval.encoders import hub
+    from retrieval.encoders import hub, pocket
     from retrieval.encoders.checkpoints.packages import missing
 
     if asked.kind == "folder":
@@ -117,6 +117,9 @@ def find(asked: Asked) -> Checkpoint | Portable:
     known = specs().get(asked.base)
     if asked.kind == "name" and known is None:
         raise UnknownEncoder(_unknown(asked.base))
+    if asked.kind == "class" or known in pocket.SPECS:
+        way = f"; leave out :{asked.pooling}" if asked.pooling else ""
+        raise EncoderError(f"{asked.base} is no checkpoint, and runs in one way only{way}")
     if missing("torch") and (exported := _exported(asked.name)):
         return exported
     source = known.source if known else asked.base

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,17 +41,21 @@ class Asked:
 
 
 def parse(name: str) -> Asked:
-    """Take a name apart; a folder or file that is there comes before all else.
+    """Take a name apart; a folder or file that is there comes before all but a catalogue's name.
+
+    A collection names its encoders so: what they mean must not depend on the current folder.
 
     The forms: a catalogue's name, ``owner/name[@revision]`` of the hub, a path, each with
     ``:cls``, ``:mean``, ``:cls+mean`` or ``:gem`` behind it if another pooling is wanted; or
     ``module:Class`` for one's own.
     """
     base, pooling = name, None
-    if not Path(name).expanduser().exists() and (pooled := _POOLED.fullmatch(name)):
+    # Unlike those of Path, these functions take a ~nobody and names too long for a path.
+    if not os.path.exists(os.path.expanduser(name)) and (pooled := _POOLED.fullmatch(name)):
         base, pooling = pooled.groups()
-    path = Path(base).expanduser()
-    if path.is_dir() or path.suffix == ".onnx" or path.is_absolute() or base.startswith("."):
+    path = Path(os.path.expanduser(base))
+    folder = base != "" and os.path.isdir(path) and not _listed(base)
+    if folder or path.suffix == ".onnx" or path.is_absolute() or base.startswith("."):
         return Asked("folder", str(path.resolve()), pooling)
     if pooling is None and _CLASS.fullmatch(base):
         return Asked("class", base)
@@ -58,3 +63,10 @@ def parse(name: str) -> Asked:
         repository, _, revision = base.partition("@")
         return Asked("hub", repository, pooling, revision or None)
     return Asked("name", base, pooling)
+
+
+def _listed(name: str) -> bool:
+    """Whether the catalogue has that name; reading it takes time, so ask only where it matters."""
+    from retrieval.encoders.catalogue import specs
+
+    return name in specs()

@@ -63,6 +63,28 @@ def test_relative_folder_is_named_by_its_absolute_path(tmp_path, monkeypatch):
     assert describe("mine").name == describe("./mine").name == str(folder.resolve())
 
 
+@pytest.mark.parametrize("name", ["pocket-visual", "dinov2-small", "dinov2-small:mean"])
+def test_a_folder_in_the_way_does_not_change_what_a_listed_name_means(tmp_path, monkeypatch, name):
+    checkpoint(tmp_path / name.partition(":")[0], {"model_type": "dinov2"})
+    monkeypatch.chdir(tmp_path)
+    assert (parse(name).kind, parse(name).name) == ("name", name)
+    assert parse(f"./{name}").kind == "folder"
+    assert load("pocket-visual").spec.name == "pocket-visual"
+
+
+@pytest.mark.parametrize("name", ["", "~nobody-of-that-name/x", "a" * 300, "a\0b"])
+def test_names_that_cannot_be_paths_are_unknown(name):
+    with pytest.raises(UnknownEncoder):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["pocket-visual:mean", "pocket-text", "collections:Counter"])
+def test_what_is_no_checkpoint_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(EncoderError, match="is no checkpoint") as raised:
+        describe(name)
+    assert (":mean" in str(raised.value)) == name.endswith(":mean")
+
+
 def test_spec_of_clip_and_siglip_folders(tmp_path):
     old_style = {"size": 224, "crop_size": 224, "do_center_crop": True}
     clip = spec_of(checkpoint(tmp_path / "clip", {"model_type": "clip"}, old_style))
