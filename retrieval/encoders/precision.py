@@ -21,7 +21,7 @@ from retrieval import settings
 from retrieval.encoders.build import build
 from retrieval.encoders.checkpoints.portable import Portable
 from retrieval.encoders.files import put
-from retrieval.encoders.runtimes.plan import Plan, available, parse
+from retrieval.encoders.runtimes.plan import FP32, Plan, available, best_device, parse
 from retrieval.errors import EncoderError
 from retrieval.types import Embeddings
 
@@ -39,6 +39,7 @@ _FEWEST_PICTURES = 8
 _BATCH = 8
 _ROUNDS = 5
 _WORTH = 1.05  # a way that gains less than this share is not worth the smallest change
+_GRAPH = parse("onnxruntime-fp32")
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf")
 
 _log = logging.getLogger(__name__)
@@ -121,15 +122,15 @@ def fastest(
     """
     pictures = pictures[:MOST_PICTURES]
     say = tell or (lambda line: _log.info("%s", line))
-    plans = available(device)
-    if isinstance(checkpoint, Portable):
-        plans = [plan for plan in plans if not plan.runtime.startswith("torch")]
+    plans = _plans(checkpoint, device)
     reference = build(checkpoint, plans[0], device)
-    if len(pictures) < _FEWEST_PICTURES or len(plans) == 1:
+    if len(pictures) < _FEWEST_PICTURES:
         return reference, Choice(str(plans[0]), (), len(pictures), bound)
+    if len(plans) == 1:
+        return reference, Choice(str(plans[0]), (Trial(str(plans[0])),), len(pictures), bound)
     race = _Race(checkpoint, pictures, device, bound, say, reference, plans)
     note = _note(checkpoint, plans, device)
-    if (known := _recall(note)) and (again := race.confirm(known)):
+    if (known := _recall(note, plans)) and (again := race.confirm(known)):
         return again
     encoder, choice = race.run()
     try:
@@ -140,6 +141,15 @@ def fastest(
     except OSError as error:
         _log.warning("cannot remember the fastest way: %s", error)
     return encoder, choice
+
+
+def _plans(checkpoint: Checkpoint | Portable, device: str | None) -> list[Plan]:
+    """What can run here, an fp32 plan first, also where that one will say why it cannot."""
+    if not isinstance(checkpoint, Portable):
+        return available(device) or [FP32]
+    # Torch may have a better device than the runtimes that take ONNX graphs.
+    plans = available(device or best_device(_GRAPH))
+    return [plan for plan in plans if not plan.runtime.startswith("torch")] or [_GRAPH]
 
 
 class _Race:
@@ -203,8 +213,8 @@ class _Race:
         try:
             encoder = build(self.checkpoint, plan, self.device, self.pictures)
             change = similarity_change(self.expected, encoder.encode_images(self.pictures))
-        except EncoderError as error:
-            return Trial(str(plan), failure=str(error))
+        except (EncoderError, MemoryError) as error:
+            return Trial(str(plan), failure=str(error) or "not enough memory")
         if not change <= self.bound:
             failure = f"changes similarities by {change:.4f}, more than {self.bound}"
             return Trial(str(plan), change=change, failure=failure)
@@ -259,8 +269,10 @@ def _small(image: Image.Image, encoders: Mapping[str, NetworkEncoder]) -> Image.
 
 def _note(checkpoint: Checkpoint | Portable, plans: Sequence[Plan], device: str | None) -> Path:
     """Where the winner on this machine is remembered."""
+    preprocess = checkpoint.spec.preprocess
     facts = [
         checkpoint.weights_hash,
+        preprocess.hash if preprocess else "",
         checkpoint.spec.pooling,
         platform.machine(),
         _processor(),
@@ -273,13 +285,16 @@ def _note(checkpoint: Checkpoint | Portable, plans: Sequence[Plan], device: str 
     return settings.load().cache_dir / "choices" / f"{key}.json"
 
 
-def _recall(note: Path) -> Choice | None:
+def _recall(note: Path, plans: Sequence[Plan]) -> Choice | None:
+    """What won before; None if nothing is known, or the note is damaged."""
     try:
         known = json.loads(note.read_bytes())
         trials = tuple(Trial(**trial) for trial in known["trials"])
-        return Choice(known["plan"], trials, 0)
+        raced = {trial.plan for trial in trials if trial.images_per_s > 0}
+        whole = {known["plan"], str(plans[0])} <= raced and trials[0].plan == str(plans[0])
     except (OSError, ValueError, TypeError, KeyError):
         return None
+    return Choice(known["plan"], trials, 0) if whole else None
 
 
 def _processor() -> str:

@@ -157,3 +157,63 @@ def test_a_precision_that_is_none_says_which_there_are(folder):
         load("pocket-visual", precision="int8")
     assert load("pocket-visual", precision="auto").spec.name == "pocket-visual"
     assert str(parse("openvino-bf16")) == "openvino-bf16"
+
+
+@pytest.fixture(scope="module")
+def portable(folder, tmp_path_factory) -> Path:
+    from retrieval.encoders.export import export
+
+    return export(open_folder(folder), tmp_path_factory.mktemp("portable") / "dinov2").folder
+
+
+def test_graphs_choose_among_what_runs_them_where_torch_has_a_better_device(
+    portable, pictures, monkeypatch
+):
+    import torch
+
+    # As on a Mac: torch takes its GPU, ONNX Runtime here has none for it.
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    _, choice = fastest(open_folder(portable), pictures)
+    assert choice.trials[0].plan == "onnxruntime-fp32"
+    assert {t.plan for t in choice.trials} == {
+        str(p) for p in available("cpu") if not p.runtime.startswith("torch")
+    }
+
+
+@pytest.mark.parametrize("device", ["mps", "gpu"])
+def test_a_device_that_nothing_can_use_is_told(portable, folder, pictures, device):
+    with pytest.raises(EncoderError, match=f"does not run on {device}"):
+        fastest(open_folder(portable), pictures, device=device)
+    with pytest.raises(EncoderError, match="does not run on gpu"):
+        fastest(open_folder(folder), pictures, device="gpu")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"plan": "nonsense"},
+        {"plan": "onnxruntime-int8", "trials": []},
+        {"plan": ["fp32"]},
+        {"trials": [{"plan": "torch-fp32"}]},
+    ],
+)
+def test_a_damaged_note_is_not_believed(folder, pictures, tmp_path, damage):
+    checkpoint, plans = open_folder(folder), available("cpu")
+    whole = {
+        "plan": "torch-fp32",
+        "trials": [{"plan": "torch-fp32", "images_per_s": 2.0, "change": 0.0, "failure": ""}],
+    }
+    note = precision._note(checkpoint, plans, "cpu")
+    note.parent.mkdir(parents=True)
+    note.write_text(json.dumps(whole))
+    assert precision._recall(note, plans) is not None
+    note.write_text(json.dumps({**whole, **damage}))
+    assert precision._recall(note, plans) is None
+
+
+def test_other_preprocessing_chooses_for_itself(folder):
+    checkpoint = open_folder(folder)
+    smaller = replace(checkpoint.spec.preprocess, resize_to=40)
+    other = replace(checkpoint, spec=replace(checkpoint.spec, preprocess=smaller))
+    notes = {precision._note(c, available("cpu"), "cpu") for c in (checkpoint, other)}
+    assert len(notes) == 2
