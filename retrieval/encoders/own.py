@@ -41,16 +41,20 @@ def load(name: str) -> Encoder:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UnknownEncoder(
             f"there is no module {error.name} for the encoder {name}: run where it is, or install "
             "it here"
         ) from error
-    except AttributeError as error:
-        raise UnknownEncoder(f"the module {module_name} has no class {class_name}") from error
+    except Exception as error:
+        raise EncoderError(
+            f"the module {module_name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, class_name):
+        raise UnknownEncoder(f"the module {module_name} has no class {class_name}")
     try:
-        made = found()
+        made = getattr(module, class_name)()
     except Exception as error:
         raise EncoderError(f"{name}() failed: {error}; it is made without arguments") from error
     return adapt(made, name)
@@ -82,11 +86,16 @@ def adapt(thing: Any, name: str | None = None) -> Encoder:
     digest = str(getattr(thing, "weights_hash", None) or _source_hash(kind, name))
     texts = callable(getattr(thing, "encode_texts", None))
     adapted = (OwnTextEncoder if texts else OwnEncoder)(thing, digest)
-    gray = Image.new("RGB", (64, 48), (128, 128, 128))
+    try:
+        first = thing.encode_images([Image.new("RGB", (64, 48), (128, 128, 128))])
+    except Exception as error:
+        raise EncoderError(
+            f"{name} cannot encode a gray picture: {type(error).__name__}: {error}"
+        ) from error
     adapted.spec = EncoderSpec(
         name=name,
         family=kind.__name__,
-        dim=int(_rows(thing.encode_images([gray]), 1, name).shape[1]),
+        dim=int(_rows(first, 1, name).shape[1]),
         modalities=("image", "text") if texts else ("image",),
         preprocess=None,
         pooling="own",

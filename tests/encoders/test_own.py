@@ -139,3 +139,21 @@ def test_what_cannot_be_an_encoder_says_why(module):
         resolve(object())  # type: ignore[arg-type]
     with pytest.raises(EncoderError, match="made without arguments"):
         load("tests.encoders.test_own:_Gives")
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("raise ValueError('odd')", "mine cannot be imported: ValueError: odd"),
+        ("class Mine: pass\nMine.nothing", "mine cannot be imported: AttributeError"),
+        ("def f(:", "mine cannot be imported: SyntaxError"),
+        (
+            "class Mine:\n    def encode_images(self, images): return {}['no']",
+            "cannot encode a gray picture: KeyError: 'no'",
+        ),
+    ],
+)
+def test_what_fails_in_ones_own_code_is_told_in_one_line(module, source, sentence):
+    module.write_text(source)
+    with pytest.raises(EncoderError, match=sentence):
+        load("mine:Mine")
