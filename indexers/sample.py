@@ -14,10 +14,14 @@ from retrieval.errors import ImageError
 from retrieval.images import decode
 
 _LOOKED_AT = 10_000
+_SHORTER_PX = 512  # more than encoders look at; dozens of whole photos would take gigabytes
 
 
 def sample_pictures(sources: Sequence[FolderSource], count: int = 32) -> list[Image.Image]:
-    """Up to ``count`` RGB pictures from all over the sources, the same ones every time."""
+    """Up to ``count`` RGB pictures from all over the sources, the same ones every time.
+
+    Large ones are shrunk to a shorter side of 512 px.
+    """
     found = [
         file
         for source in sources
@@ -32,7 +36,15 @@ def sample_pictures(sources: Sequence[FolderSource], count: int = 32) -> list[Im
         try:
             with open(file.path, "rb") as stream:
                 data = stream.read()
-            pictures.append(decode(data, max_pixels=settings.load().max_pixels).image)
+            image = decode(data, max_pixels=settings.load().max_pixels).image
         except (OSError, ImageError, MemoryError):
             continue  # the run itself will report it
+        pictures.append(_shrunk(image))
     return pictures
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    zoom = _SHORTER_PX / min(image.size)
+    if zoom >= 1:
+        return image
+    return image.resize((round(image.width * zoom), round(image.height * zoom)))
