@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.output import console, printable
@@ -64,6 +65,8 @@ def described(name: str) -> EncoderSpec:
 def _pooled(spec: EncoderSpec, asked: Asked) -> EncoderSpec:
     if asked.pooling is None:
         return spec
+    if "/" not in spec.source:
+        raise EncoderError(f"{spec.name} runs in one way only; leave out :{asked.pooling}")
     if "text" in spec.modalities:
         raise EncoderError(
             f"{spec.name} brings its own pooling ({spec.pooling}), in which words and pictures "
@@ -76,7 +79,12 @@ def _pooled(spec: EncoderSpec, asked: Asked) -> EncoderSpec:
 def missing(spec: EncoderSpec) -> list[str]:
     """Packages that the encoder needs and that are not installed, as pip knows them."""
     from retrieval.encoders.checkpoints import packages
+    from retrieval.encoders.checkpoints.portable import is_portable
+    from retrieval.encoders.names import parse
 
+    asked = parse(spec.name)
+    if asked.kind == "folder" and is_portable(Path(asked.base)):  # it may come from torch's
+        return []
     needed = _PACKAGES.get(spec.library, ()) if "/" in spec.source else ()
     client = ("huggingface_hub",) if needed and spec.revision != "local" else ()
     return packages.missing(*needed, *client)
@@ -166,10 +174,10 @@ def _probability(spec: EncoderSpec) -> str:
 
 
 def _revision(spec: EncoderSpec) -> str:
+    if spec.revision == "local":
+        return "your own class" if spec.library == "python" else "a local folder"
     if "/" not in spec.source:
         return f"{spec.revision}, from the package registry"
-    if spec.revision == "local":
-        return "a local folder"
     if spec.revision == "main":
         return "main, not pinned: a collection records the commit of the first download"
     return spec.revision

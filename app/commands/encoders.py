@@ -90,7 +90,7 @@ def export(
     found = find(parse(name))
     if not isinstance(found, Checkpoint):
         raise EncoderError(f"{name} is made of ONNX graphs already: copy its folder")
-    report = write(found, Path(to))
+    report = write(found, Path(to).resolve())
     if json:
         parity = [asdict(each) for each in report.parity]
         print_json({"folder": str(report.folder), "parity": parity})

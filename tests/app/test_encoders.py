@@ -130,12 +130,39 @@ def test_what_is_missing_is_named(monkeypatch):
     assert json.loads(run("pocket-text", "--json"))["missing"] == []
 
 
+def test_a_portable_folder_needs_nothing_whatever_it_was_made_of(tmp_path, monkeypatch):
+    from retrieval.encoders import specs
+    from retrieval.encoders.checkpoints import packages
+    from retrieval.encoders.checkpoints.portable import save_portable
+
+    monkeypatch.setattr(packages, "_there", lambda name: False)
+    save_portable(
+        tmp_path / "student",
+        specs()["dinov2-small"],
+        "0" * 32,
+        lambda folder: (folder / "image.onnx").write_bytes(b"graph") and None,
+    )
+    assert json.loads(run(tmp_path / "student", "--json"))["missing"] == []
+    assert "nothing: all is here" in run(tmp_path / "student")
+
+
+def test_a_class_of_ones_own_is_from_no_registry(tmp_path, monkeypatch):
+    (tmp_path / "onesown.py").write_text(
+        "class Mine:\n    def encode_images(self, images):\n        return [[1, 2]] * len(images)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "your own class" in run("onesown:Mine")
+
+
 def test_another_pooling_is_told(tmp_path):
     facts = json.loads(run("dinov2-small:cls+mean", "--json"))["encoder"]
     assert (facts["name"], facts["dim"]) == ("dinov2-small:cls+mean", 768)
     assert "generalised mean" in run("dinov2-small:gem")
     with pytest.raises(EncoderError, match="its own pooling"):
         run("siglip2-base:mean")
+    with pytest.raises(EncoderError, match="leave out :mean"):
+        run("pocket-visual:mean")
 
 
 def test_a_folder_is_told_without_reading_its_weights(tmp_path):
