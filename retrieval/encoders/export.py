@@ -261,6 +261,27 @@ def _texts(tokenizer: Tokenizer) -> Feeds:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide what torch has to say about its exporter; the comparison is what counts."""
+    import torch
+
+    # It asks this function, forgets to call it, and so logs whole graphs to standard output.
+    name = "_jit_is_onnx_log_enabled"
+    asked = getattr(torch._C, name, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        if asked is not None:
+            setattr(torch._C, name, _No())
+        try:
+            yield
+        finally:
+            if asked is not None:
+                setattr(torch._C, name, asked)
+
+
+class _No:
+    """Says no, called or not."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __call__(self) -> bool:
+        return False

@@ -50,23 +50,12 @@ def quantised(graph: Path) -> Path:
     reduced = not cpu.has_int8() and platform.machine().lower() in ("x86_64", "amd64")
 
     def make(folder: Path) -> Mapping[str, Any]:
-        import onnx
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        network = onnx.load(graph)
-        _part_weights(network.graph)
-        with _quiet():
-            quantize_dynamic(
-                # Given a path, it would write beside the graph.
-                network,
-                folder / "graph.onnx",
-                op_types_to_quantize=["MatMul", "Gemm"],
-                per_channel=True,
-                reduce_range=reduced,
-                weight_type=QuantType.QInt8,
-                use_external_data_format=_size(graph) > _LARGE_BYTES,
-                extra_options={"MatMulConstBOnly": True},
-            )
+        try:
+            _quantise(graph, folder / "graph.onnx", reduced)
+        except OSError:
+            raise
+        except Exception as error:  # neither package says what it may raise
+            raise EncoderError(f"{graph} cannot be quantised: {error}") from error
         return {"quantised": "onnxruntime dynamic"}
 
     folder = settings.load().cache_dir / "quantised"
@@ -121,6 +110,24 @@ def calibrated(graph: Path, feeds: Mapping[str, NDArray[Any]]) -> Path:
 def digest(graph: Path) -> str:
     """Digest of a graph with its weights, 32 hex digits."""
     return weights_hash(weight_paths(graph, signature(graph)), settings.load().cache_dir)
+
+
+def _quantise(graph: Path, to: Path, reduced: bool) -> None:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    network = onnx.load(graph)
+    _part_weights(network.graph)
+    with _quiet():
+        quantize_dynamic(
+            network,  # given a path, it would write beside it
+            to,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            reduce_range=reduced,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=_size(graph) > _LARGE_BYTES,
+        )
 
 
 def _part_weights(graph: Any) -> None:

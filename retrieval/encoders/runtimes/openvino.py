@@ -46,7 +46,8 @@ class OpenVinoGraph:
         try:
             self._compiled = core.compile_model(core.read_model(path), "CPU", options)
         except Exception as error:  # openvino raises RuntimeError and its own, undocumented ones
-            raise EncoderUnavailable(f"OpenVINO cannot load {path}: {error}") from error
+            why = " ".join(str(error).split())[-300:]
+            raise EncoderUnavailable(f"OpenVINO cannot load {path}: {why}") from error
         self._local = threading.local()
         self.runtime = f"openvino-cpu-{precision}"
 
