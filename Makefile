@@ -41,8 +41,9 @@ check: $(VENV)/.dev  ## Check format, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_house.py
 
-bench: $(VENV)/.dev  ## Run the benchmarks; results go to benchmarks/results
-	for script in $(wildcard benchmarks/[a-z]*.py); do $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.torch  ## Run the benchmarks, for an hour or more; results go to benchmarks/results
+	for script in $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))); do \
+		$(BIN)/python -m benchmarks.$$script || exit 1; done
 
 train-pocket: $(VENV)/.torch  ## Train the pocket text encoder again (DATA=../shared/data)
 	$(BIN)/python -m retrieval.encoders.pocket.train $(or $(DATA),../shared/data)
