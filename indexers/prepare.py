@@ -80,7 +80,11 @@ class Chunk:
 
 
 class Preparer:
-    """Does the work of one chunk of jobs in the calling thread."""
+    """Does the work of one chunk of jobs in the calling thread.
+
+    Attributes:
+        runtimes: what computes the vectors, by space.
+    """
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class Preparer:
             dry_run: stop after the hash.
         """
         self._encoders = {encoder.spec.name: encoder for encoder in encoders}
+        self.runtimes = {encoder.spec.name: encoder.runtime for encoder in encoders}
         self._known = known
         self._max_pixels = max_pixels
         self._held_pixels = held_pixels

@@ -106,8 +106,6 @@ def encoders_for(
         for encoder in new:
             collection.store.add_space(space_of(encoder, dtype or "float32"))
             collection.use(encoder)
-        for encoder in there + new:
-            collection.store.add_runtime(encoder.spec.name, encoder.runtime)
     return there + new
 
 

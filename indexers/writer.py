@@ -46,6 +46,7 @@ class Writer:
         self._updates: list[dict[str, Any]] = []
         self._copies: list[SameContent] = []
         self._failures: list[Failed] = []
+        self._ran: set[str] = set()
         self._last_commit = time.monotonic()
         self.failed_uris: set[str] = set()
 
@@ -84,6 +85,9 @@ class Writer:
             self._copies.clear()
             return
         self._copy_content(self._store)
+        for space in sorted(self._ran):
+            self._store.add_runtime(space, self._prepare.runtimes[space])
+        self._ran.clear()
         if self._inserts:
             self._store.upsert(image_table(self._inserts, self._store))
             self._inserts.clear()
@@ -104,6 +108,7 @@ class Writer:
 
     def _take_prepared(self, done: Prepared) -> None:
         self._report.encoded += 1
+        self._ran.update(done.vectors)
         content = {"content_hash": done.content_hash, **done.facts, "vectors": done.vectors}
         known = done.job.known
         if known is None and (moved := self._known.claim_moved(done.content_hash)):

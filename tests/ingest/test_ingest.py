@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import retrieval
 from indexers import IngestReport, ingest
@@ -274,6 +275,18 @@ def test_another_encoder_becomes_another_space_and_only_it_is_computed(photos, t
     assert all(row["vector_second"] for row in rows(target).values())
     report = ingest(photos, target, encoders=[Never(), Second()])
     assert counts(report) == {"skipped": PHOTOS}
+
+
+def test_a_runtime_is_recorded_with_its_first_vectors_not_before(photos, target):
+    class Elsewhere(ColourEncoder):
+        runtime = "elsewhere"
+
+    ingest(photos, target, encoders=[ColourEncoder()])
+    ingest(photos, target, encoders=[Elsewhere()])
+    assert retrieval.open(target).spaces["colour"].runtime == "numpy"
+    Image.new("RGB", (9, 9), "teal").save(photos / "new.png")
+    ingest(photos, target, encoders=[Elsewhere()])
+    assert retrieval.open(target).spaces["colour"].runtime == "numpy, elsewhere"
 
 
 def test_an_encoder_of_other_weights_is_refused(photos, target):
