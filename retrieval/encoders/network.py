@@ -104,6 +104,10 @@ class NetworkEncoder:
 
     def _unit_rows(self, tower: str, feeds: Feeds) -> Embeddings:
         [rows] = self._graph(tower).run(feeds, ["embedding"])
+        if rows.shape[1:] != (self.spec.dim,):
+            raise EncoderError(
+                f"{self.spec.name} gives {tower} rows of {rows.shape[1:]}, not of {self.spec.dim}"
+            )
         try:
             return unit_rows(rows)
         except ValueError as error:

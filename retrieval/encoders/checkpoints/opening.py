@@ -14,17 +14,19 @@ def open_folder(folder: Path, pooling: str | None = None) -> Checkpoint | Portab
     """Read the facts of a checkpoint folder; the weights are not loaded yet.
 
     Args:
-        folder: a folder that transformers, timm, open_clip or an export of this project wrote, or
-            an ``.onnx`` file with its facts beside it.
+        folder: a folder that transformers, timm, open_clip or an export of this project wrote, a
+            hub's folder of ready ONNX graphs, or an ``.onnx`` file with its facts beside it.
         pooling: ``cls``, ``mean``, ``cls+mean`` or ``gem`` in place of the family's own.
 
     Raises:
         EncoderError: if something is missing, not supported, or contradicts itself.
     """
-    from retrieval.encoders.checkpoints import open_clip, timm, transformers
+    from retrieval.encoders.checkpoints import open_clip, ready_onnx, timm, transformers
 
     if is_portable(folder):
         return read_portable(folder, pooling)
+    if ready_onnx.is_ready(folder):
+        return ready_onnx.open_ready(folder, pooling)
     if (folder / open_clip.CONFIG).is_file() and not (folder / "model.safetensors").is_file():
         return open_clip.open_checkpoint(folder, pooling)
     config = read_json(folder, "config.json")

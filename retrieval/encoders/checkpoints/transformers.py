@@ -34,6 +34,31 @@ if TYPE_CHECKING:
 def open_checkpoint(folder: Path, config: Mapping[str, Any], pooling: str | None) -> Checkpoint:
     """Read the facts of a folder; see :func:`~retrieval.encoders.checkpoints.open_folder`."""
     files = weight_files(folder)
+    family, spec = described(folder, config, pooling, files)
+    assert spec.preprocess is not None
+    return Checkpoint(
+        folder=folder,
+        spec=spec,
+        files=files,
+        towers=partial(_towers, folder, family, spec.pooling, spec.preprocess.size),
+        tokenizer=tokenizer_of(folder, family),
+    )
+
+
+def described(
+    folder: Path, config: Mapping[str, Any], pooling: str | None, files: tuple[Path, ...]
+) -> tuple[Family, EncoderSpec]:
+    """What the configuration says of the network, whatever format its weights have.
+
+    Args:
+        folder: the checkpoint.
+        config: its ``config.json``.
+        pooling: the one asked for.
+        files: its weights.
+
+    Raises:
+        EncoderError: if something is missing, not supported, or contradicts itself.
+    """
     if config["model_type"] in FAMILIES:
         family = _configured(folder, _family(folder, config, files), config)
         preprocess = from_transformers(folder)
@@ -56,13 +81,7 @@ def open_checkpoint(folder: Path, config: Mapping[str, Any], pooling: str | None
         patch_px=family.patch_px,
         tokenizer="" if family.text is None else family.reads.format(family.text.context),
     )
-    return Checkpoint(
-        folder=folder,
-        spec=spec,
-        files=files,
-        towers=partial(_towers, folder, family, spec.pooling, preprocess.size),
-        tokenizer=_tokenizer(folder, family),
-    )
+    return family, spec
 
 
 def _family(folder: Path, config: Mapping[str, Any], files: tuple[Path, ...]) -> Family:
@@ -191,7 +210,8 @@ def _pooling(folder: Path, family: Family, asked: str | None) -> str:
     )
 
 
-def _tokenizer(folder: Path, family: Family) -> Callable[[], Tokenizer] | None:
+def tokenizer_of(folder: Path, family: Family) -> Callable[[], Tokenizer] | None:
+    """What reads the tokenizer of the text side; None without one."""
     if family.text is None:
         return None
     return partial(Tokenizer, folder, family.text, family.text.context)
