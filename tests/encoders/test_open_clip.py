@@ -21,6 +21,7 @@ from retrieval.encoders import TextEncoder  # noqa: E402
 from retrieval.encoders.build import torch_encoder  # noqa: E402
 from retrieval.encoders.checkpoints import open_folder  # noqa: E402
 from retrieval.encoders.checkpoints.text_models import TEXT_MODELS  # noqa: E402
+from retrieval.encoders.export import export  # noqa: E402
 from retrieval.encoders.network import NetworkTextEncoder  # noqa: E402
 from retrieval.errors import EncoderError, EncoderUnavailable  # noqa: E402
 from tests.encoders import open_clip_vocabularies as vocabularies  # noqa: E402
@@ -204,6 +205,16 @@ def test_branches_fused_for_inference_change_nothing(folders, tmp_path):
     with torch.inference_mode():
         expected, found = model.encode_image(pixels), fused(pixels)
     assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_quick_gelu", "mobileclip", "siglip", "coca", "xlm_roberta", "resnet"]
+)
+def test_sides_can_be_exported(name, folders, tmp_path):
+    report = export(open_folder(folders[name]), tmp_path / "onnx")
+    with_patches = ["image", "patches", "text"] if name in WITH_PATCHES else ["image", "text"]
+    assert [each.tower for each in report.parity] == with_patches
+    assert min(each.min_cosine for each in report.parity) >= 0.99999
 
 
 @pytest.mark.parametrize("name", MODELS)

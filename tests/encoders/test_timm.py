@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from retrieval.encoders.build import torch_encoder  # noqa: E402
 from retrieval.encoders.checkpoints import open_folder  # noqa: E402
+from retrieval.encoders.export import export  # noqa: E402
 from retrieval.encoders.network import NetworkEncoder  # noqa: E402
 from retrieval.errors import EncoderError, EncoderUnavailable  # noqa: E402
 from tests.encoders.parity import check_equal, unit  # noqa: E402
@@ -121,6 +122,13 @@ def test_parts_fused_for_inference_change_nothing(folders):
         expected, found = model(pixels), fused(pixels)
     relative = ((found - expected).norm(dim=1) / expected.norm(dim=1)).max()
     assert relative <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov3", "siglip", "convnext", "fastvit", "swin"])
+def test_networks_can_be_exported(name, folders, tmp_path):
+    report = export(open_folder(folders[name]), tmp_path / "onnx")
+    assert [each.tower for each in report.parity] == ["image", "patches"]
+    assert min(each.min_cosine for each in report.parity) >= 0.99999
 
 
 def test_facts_come_from_the_folder(folders):

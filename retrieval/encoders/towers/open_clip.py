@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from open_clip.transformer import TextTransformer, VisionTransformer, text_global_pool
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -65,7 +67,8 @@ class Whole(Tower):
 
     def forward(self, given: Tensor) -> Tensor:
         """``[n, dim]``."""
-        embedding: Tensor = self.model(given)
+        with _plain_attention():
+            embedding: Tensor = self.model(given)
         return embedding
 
 
@@ -79,7 +82,8 @@ class VitTokens(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``[n, 3, side, side]`` to ``[n, 1 + places, width]``."""
-        tokens: Tensor = self.visual.transformer(self.visual._embeds(pixels))
+        with _plain_attention():
+            tokens: Tensor = self.visual.transformer(self.visual._embeds(pixels))
         return tokens
 
 
@@ -127,7 +131,8 @@ class Text(Tower):
         length = ids.shape[1]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
         tokens = self.token_embedding(ids) + self.positional_embedding[:length]
-        tokens = self.ln_final(self.transformer(tokens, attn_mask=mask))
+        with _plain_attention():
+            tokens = self.ln_final(self.transformer(tokens, attn_mask=mask))
         pooled: Tensor = text_global_pool(tokens, ids, self.pool, eos_token_id=self.end)
         if self.text_projection is None:
             return pooled
@@ -135,6 +140,20 @@ class Text(Tower):
             pooled = self.text_projection(pooled)
             return pooled
         return pooled @ self.text_projection
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Keep torch from its fused attention, which ONNX does not know, while a network is traced."""
+    if not torch.jit.is_tracing():
+        yield
+        return
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _images(visual: Any, layout: Layout | None) -> tuple[Tower, Tower | None]:

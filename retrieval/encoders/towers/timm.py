@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +112,7 @@ class Head(nn.Module):
         self.project = project
         self.is_map = len(layout.shape) == 3
         self.channels_last = layout.channels_last
+        self.side = layout.side or 0
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``[n, prefix + places, width]`` to ``[n, dim]``."""
@@ -122,7 +122,7 @@ class Head(nn.Module):
 
     def _as_map(self, tokens: Tensor) -> Tensor:
         n, places, width = tokens.shape
-        side = math.isqrt(places)
+        side = self.side if places > 1 else 1
         if self.channels_last:
             return tokens.reshape(n, side, side, width)
         return tokens.transpose(1, 2).reshape(n, width, side, side)
