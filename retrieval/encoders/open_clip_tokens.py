@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,15 +72,15 @@ def needs_all(text_cfg: Mapping[str, Any]) -> bool:
 
 def _clip(rule: TextRule) -> Tokenizer:
     """CLIP's byte-level BPE from the merges that open_clip brings."""
-    require("torch", "open_clip")
-    import open_clip.tokenizer
     from tokenizers import AddedToken, Regex, models, pre_tokenizers
     from tokenizers import Tokenizer as Inner
 
-    with gzip.open(open_clip.tokenizer.default_bpe(), "rt", encoding="utf-8") as file:
+    with gzip.open(_vocabulary(), "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")[1 : _MERGES + 1]
     merges = [(first, second) for first, second in map(str.split, lines)]
-    letters = list(open_clip.tokenizer.bytes_to_unicode().values())
+    # A letter for each byte: its own where it is visible, else one that is not taken.
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(at) for at in (*seen, *range(256, 512 - len(seen)))]
     words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]
     vocabulary = {word: at for at, word in enumerate([*words, _START, _END])}
     inner = Inner(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
@@ -93,6 +94,14 @@ def _clip(rule: TextRule) -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         inner.save(str(Path(folder) / "tokenizer.json"))
         return Tokenizer(Path(folder), rule, rule.context)
+
+
+def _vocabulary() -> Path:
+    """The file of merges in the installed package, which is not imported: that takes seconds."""
+    require("open_clip")
+    spec = importlib.util.find_spec("open_clip")
+    assert spec is not None and spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0]) / "bpe_simple_vocab_16e6.txt.gz"
 
 
 def _around(folder: Path, inner: Any) -> tuple[str | None, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from retrieval.encoders import TextEncoder  # noqa: E402
 from retrieval.encoders.build import torch_encoder  # noqa: E402
 from retrieval.encoders.checkpoints import open_folder  # noqa: E402
+from retrieval.encoders.checkpoints.portable import open_portable  # noqa: E402
 from retrieval.encoders.checkpoints.text_models import TEXT_MODELS  # noqa: E402
 from retrieval.encoders.export import export  # noqa: E402
 from retrieval.encoders.network import NetworkTextEncoder  # noqa: E402
@@ -215,6 +217,10 @@ def test_sides_can_be_exported(name, folders, tmp_path):
     with_patches = ["image", "patches", "text"] if name in WITH_PATCHES else ["image", "text"]
     assert [each.tower for each in report.parity] == with_patches
     assert min(each.min_cosine for each in report.parity) >= 0.99999
+    # Texts of all lengths, one by one too.
+    exported, texts = open_portable(report.folder), load(folders[name]).encode_texts(TEXTS)
+    np.testing.assert_allclose(exported.encode_texts(TEXTS), texts, atol=1e-5)
+    np.testing.assert_allclose(exported.encode_texts(TEXTS[3:4]), texts[3:4], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -353,6 +359,19 @@ def test_missing_open_clip_names_the_package(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(EncoderUnavailable, match="pip install open_clip_torch"):
         load(folders["vit"])
+
+
+def test_tokenizer_needs_no_import_of_open_clip(folders):
+    """So that an encoder exported to ONNX starts without torch."""
+    code = (
+        "import sys; from pathlib import Path; from retrieval.encoders.checkpoints import *;"
+        "tokenizer = open_folder(Path(sys.argv[1])).tokenizer(); print(tokenizer.rows(['a dog']));"
+        "assert not {'torch', 'open_clip', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, folders["vit"]], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[[49406, 320, 1929, 49407]]\n", done.stderr
 
 
 def test_missing_ftfy_matters_only_where_it_is_needed(folders, monkeypatch):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.transformer import TextTransformer, VisionTransformer, text_global_pool
+from open_clip.transformer import (
+    ResidualAttentionBlock,
+    TextTransformer,
+    VisionTransformer,
+    text_global_pool,
+)
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional
 
 from retrieval.encoders.layout import Layout
 from retrieval.encoders.towers.image import ImageTower, PatchTower
@@ -45,6 +50,7 @@ def towers(
     """
     model = _built(folder, config, text_model)
     _load(model, file)
+    _traceable(model)
     bias = model.logit_bias
     image, patches = _images(model.visual, layout)
     return Towers(
@@ -67,9 +73,34 @@ class Whole(Tower):
 
     def forward(self, given: Tensor) -> Tensor:
         """``[n, dim]``."""
-        with _plain_attention():
-            embedding: Tensor = self.model(given)
+        embedding: Tensor = self.model(given)
         return embedding
+
+
+class SelfAttention(nn.Module):
+    """A block's attention; in steps that ONNX knows while it is traced.
+
+    torch's own would then leave out steps that ONNX lacks, or fix the length of texts.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        """Wrap torch's attention, which has the weights."""
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, *same: Tensor, need_weights: bool, attn_mask: Tensor | None) -> list[Tensor]:
+        """``[n, length, width]``, given three times as query, key and value, to the same shape."""
+        attention = self.attention
+        if not torch.jit.is_tracing():
+            return [attention(*same, need_weights=need_weights, attn_mask=attn_mask)[0]]
+        n, length, width = same[0].shape
+        mixed = functional.linear(same[0], attention.in_proj_weight, attention.in_proj_bias)
+        heads = mixed.reshape(n, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = heads.unbind(0)
+        if attn_mask is not None and attn_mask.ndim == 3:
+            attn_mask = attn_mask.reshape(n, attention.num_heads, length, length)
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
+        return [attention.out_proj(found.transpose(1, 2).reshape(n, length, width))]
 
 
 class VitTokens(nn.Module):
@@ -82,8 +113,7 @@ class VitTokens(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``[n, 3, side, side]`` to ``[n, 1 + places, width]``."""
-        with _plain_attention():
-            tokens: Tensor = self.visual.transformer(self.visual._embeds(pixels))
+        tokens: Tensor = self.visual.transformer(self.visual._embeds(pixels))
         return tokens
 
 
@@ -131,8 +161,7 @@ class Text(Tower):
         length = ids.shape[1]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
         tokens = self.token_embedding(ids) + self.positional_embedding[:length]
-        with _plain_attention():
-            tokens = self.ln_final(self.transformer(tokens, attn_mask=mask))
+        tokens = self.ln_final(self.transformer(tokens, attn_mask=mask))
         pooled: Tensor = text_global_pool(tokens, ids, self.pool, eos_token_id=self.end)
         if self.text_projection is None:
             return pooled
@@ -142,18 +171,11 @@ class Text(Tower):
         return pooled @ self.text_projection
 
 
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Keep torch from its fused attention, which ONNX does not know, while a network is traced."""
-    if not torch.jit.is_tracing():
-        yield
-        return
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+def _traceable(model: nn.Module) -> None:
+    """Replace the attention of every block by one that exporters understand."""
+    for block in model.modules():
+        if isinstance(block, ResidualAttentionBlock):
+            block.attn = SelfAttention(block.attn)
 
 
 def _images(visual: Any, layout: Layout | None) -> tuple[Tower, Tower | None]:
