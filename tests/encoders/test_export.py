@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from retrieval.encoders import export as exporting  # noqa: E402
+from retrieval.encoders import tracing  # noqa: E402
 from retrieval.encoders.build import build, torch_encoder  # noqa: E402
 from retrieval.encoders.checkpoints import Checkpoint, open_folder  # noqa: E402
 from retrieval.encoders.export import export, exported  # noqa: E402
@@ -27,7 +28,7 @@ from retrieval.encoders.network import NetworkTextEncoder  # noqa: E402
 from retrieval.encoders.runtimes.plan import parse  # noqa: E402
 from retrieval.encoders.towers import Tower, Towers  # noqa: E402
 from retrieval.errors import EncoderError  # noqa: E402
-from tests.encoders.checkpoints import SENTENCES, dinov2, siglip  # noqa: E402
+from tests.encoders.checkpoints import SENTENCES, clip, dinov2, siglip  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,11 @@ ONNX = parse("onnxruntime-fp32")
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("checkpoints")
-    return {"dinov2": dinov2(root / "dinov2"), "siglip": siglip(root / "siglip")}
+    return {
+        "dinov2": dinov2(root / "dinov2"),
+        "siglip": siglip(root / "siglip"),
+        "clip": clip(root / "clip"),
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +156,44 @@ def test_another_pooling_of_the_same_weights_is_another_export(folders, pictures
     np.testing.assert_allclose(b, reference, atol=1e-5)
 
 
+def test_the_same_weights_with_another_configuration_are_another_network(
+    folders, tmp_path, pictures
+):
+    shutil.copytree(folders["dinov2"], other := tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "hidden_act": "quick_gelu"}))
+    for folder in (folders["dinov2"], other):
+        checkpoint = open_folder(folder)
+        reference = torch_encoder(checkpoint, device="cpu").encode_images(pictures)
+        rows = build(checkpoint, ONNX, "cpu").encode_images(pictures)
+        np.testing.assert_allclose(rows, reference, atol=1e-5)
+
+
+def test_texts_are_padded_for_a_graph_that_takes_one_length(folders, pictures):
+    checkpoint = open_folder(folders["clip"])
+    towers = checkpoint.towers()
+
+    class OneLength(Tower):
+        inputs = ("ids",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = towers.text
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.inner(ids.reshape(-1, int(ids.shape[1])))
+
+    stuck = replace(checkpoint, towers=lambda: replace(towers, text=OneLength()))
+    encoder = build(stuck, ONNX, "cpu")
+    reference = torch_encoder(checkpoint, device="cpu")
+    texts = [*SENTENCES, "zebra", "", "two red cars " * 40]
+    np.testing.assert_allclose(
+        encoder.encode_texts(texts), reference.encode_texts(texts), atol=1e-5
+    )
+    facts = facts_of(exported(stuck).folder / "encoder.json")
+    assert facts["text"]["fill"]
+
+
 class Remembering(Tower):
     """A network whose tracing keeps what it should compute."""
 
@@ -185,7 +228,7 @@ class Sorting(Tower):
 def test_a_network_that_cannot_be_exported_is_an_error_in_silence(folders, cache, capfd):
     checkpoint = open_folder(folders["dinov2"])
     towers = replace(checkpoint.towers(), image=Sorting())
-    with pytest.raises(EncoderError, match="image cannot be exported"):
+    with pytest.raises(EncoderError, match="image as ONNX cannot be had"):
         exported(replace(checkpoint, towers=lambda: towers))
     assert capfd.readouterr().out == ""
     assert not list(cache.rglob("*.onnx"))
@@ -216,7 +259,7 @@ def test_a_damaged_export_is_made_again(harm, folders, pictures):
 def test_large_weights_lie_beside_the_graph(runtime, folders, monkeypatch, pictures):
     if runtime.startswith("openvino"):
         pytest.importorskip("openvino")
-    monkeypatch.setattr(exporting, "_LARGE_BYTES", 1000)
+    monkeypatch.setattr(tracing, "_LARGE_BYTES", 1000)
     checkpoint = open_folder(folders["siglip"])
     encoder = build(checkpoint, parse(runtime), "cpu")
     folder = exported(checkpoint).folder
@@ -266,14 +309,14 @@ SLOW_EXPORT = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from retrieval.encoders import export
+from retrieval.encoders import export, tracing
 from retrieval.encoders.checkpoints import open_folder
-compare = export._compare
+compare = tracing._compare
 def slow(*arguments):
     print("written", flush=True)
     time.sleep(600)
     return compare(*arguments)
-export._compare = slow
+tracing._compare = slow
 export.exported(open_folder(Path(sys.argv[1])))
 """
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from retrieval.encoders.runtimes.onnx import OnnxGraph
+from retrieval.encoders.runtimes.onnx import RUNTIME, OnnxGraph
 from retrieval.errors import EncoderError, EncoderUnavailable
 
 
@@ -71,3 +71,43 @@ def test_a_damaged_graph_is_unavailable(data: bytes, tmp_path: Path) -> None:
 def test_a_missing_file_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(EncoderUnavailable, match=r"absent\.onnx"):
         OnnxGraph(tmp_path / "absent.onnx")
+
+
+def test_says_what_runs() -> None:
+    assert OnnxGraph(doubling()).runtime == RUNTIME == "onnxruntime-cpu-fp32"
+    assert OnnxGraph(doubling(), precision="int8").runtime == "onnxruntime-cpu-int8"
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_any_number_of_threads_gives_the_same(threads: int) -> None:
+    graph = OnnxGraph(doubling(), threads=threads)
+    x = np.random.default_rng(0).standard_normal((5000, 3)).astype(np.float32)
+    np.testing.assert_array_equal(graph.run({"x": x}, ["twice"])[0], 2 * x)
+
+
+def test_more_than_memory_holds_asks_for_less() -> None:
+    """The output would have 2⁴⁷ numbers, more than any machine has addresses for."""
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    shape = helper.make_tensor("shape", onnx.TensorProto.INT64, [3], [2**24, 2**23, 1])
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Expand", ["sum", "shape"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "huge", [x], [y], [shape])
+    opsets = [helper.make_opsetid("", 17)]
+    data = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    with pytest.raises(MemoryError):
+        OnnxGraph(data).run({"x": np.ones((1, 3), np.float32)}, ["y"])
+
+
+def test_a_provider_that_is_not_there_is_unavailable() -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(EncoderUnavailable, match="does not start"),
+    ):
+        OnnxGraph(doubling(), device="cuda")

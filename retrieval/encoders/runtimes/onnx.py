@@ -96,7 +96,7 @@ def _session(
     options.intra_op_num_threads = threads or settings.cores()
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # errors only; they also arrive as exceptions
+    options.log_severity_level = 4  # errors arrive as exceptions
     # Waiting threads would burn the cores that decode the next pictures.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     model = source if isinstance(source, bytes) else str(source)
