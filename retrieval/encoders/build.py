@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval.encoders.checkpoints.packages import require
+from retrieval.encoders.checkpoints.packages import missing, require
 from retrieval.encoders.checkpoints.portable import Portable
 from retrieval.encoders.network import BATCH_SIZE, Feeds, NetworkEncoder, NetworkTextEncoder
 from retrieval.encoders.quantise import calibrated, quantised
@@ -60,6 +60,8 @@ def build(
     """
     if isinstance(found, Portable):
         return portable_encoder(found, plan, device=device, sample=sample)
+    if plan == FP32 and missing("torch"):
+        plan = ONNX_FP32  # what was exported while torch was here still runs
     if plan.runtime in ("torch", "torch-compile"):
         compiled = plan.runtime == "torch-compile"
         return torch_encoder(found, device=device, precision=plan.precision, compiled=compiled)

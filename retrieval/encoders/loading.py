@@ -16,6 +16,7 @@ from retrieval.encoders.checkpoints import Checkpoint, Portable, open_folder
 from retrieval.encoders.checkpoints.files import read_json
 from retrieval.encoders.checkpoints.portable import read_portable
 from retrieval.encoders.names import Asked, parse
+from retrieval.encoders.runtimes.plan import parse as parse_plan
 from retrieval.errors import EncoderError, UnknownEncoder
 
 if TYPE_CHECKING:
@@ -59,29 +60,30 @@ def load(
 
     asked = parse(name)
     if asked.kind == "name" and asked.name in [spec.name for spec in pocket.SPECS]:
-        return _in_one_way(pocket.load(name), precision)
+        return _in_one_way(pocket.load(name), precision, tell)
     if asked.kind == "class":
-        return _in_one_way(own.load(name), precision)
+        return _in_one_way(own.load(name), precision, tell)
     from retrieval.encoders.build import build
     from retrieval.encoders.precision import fastest
-    from retrieval.encoders.runtimes.plan import parse as parse_plan
 
+    plan = None if precision == "auto" else parse_plan(precision)
     checkpoint = find(asked)
-    if precision == "fp32":
-        return build(checkpoint, parse_plan(precision), device)
-    pictures = sample() if sample is not None else ()
-    if precision != "auto":
-        return build(checkpoint, parse_plan(precision), device, pictures)
+    looks = plan is None or plan.precision == "int8"
+    pictures = sample() if sample is not None and looks else ()
+    if plan is not None:
+        return build(checkpoint, plan, device, pictures)
     encoder, choice = fastest(checkpoint, pictures, device=device, tell=tell)
     if tell:
         tell(f"{name} runs as {choice}")
     return encoder
 
 
-def _in_one_way(encoder: Encoder, precision: str) -> Encoder:
-    """The encoder, which has no other ways to run, or an error if one was asked for."""
+def _in_one_way(encoder: Encoder, precision: str, tell: Callable[[str], None] | None) -> Encoder:
+    """The encoder, which has no other way to run than its own."""
     if precision not in ("fp32", "auto"):
-        raise EncoderError(f"{encoder.spec.name} runs in one way only: leave out {precision}")
+        parse_plan(precision)  # what is no precision at all is still an error
+        if tell:
+            tell(f"{encoder.spec.name} runs in one way only: {encoder.runtime}")
     return encoder
 
 

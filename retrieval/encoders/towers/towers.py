@@ -38,6 +38,11 @@ class Towers:
     logit_scale: float | None = None
     logit_bias: float | None = None
 
+    def __post_init__(self) -> None:
+        """Put all of them into evaluation mode: an export would else restore training mode."""
+        for _, tower in self:
+            tower.eval()
+
     def __iter__(self) -> Iterator[tuple[str, Tower]]:
         """The towers there are, by name."""
         for name in ("image", "patches", "text"):
