@@ -92,7 +92,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     data = options.data.resolve()
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    result["command"] = "python -m benchmarks.distill --data ../shared/data"
+    result["command"] = f"python -m benchmarks.distill --data ../shared/data --epochs {options.epochs}"
     for teacher in options.teacher or TEACHERS:
         result[teacher] = rounded(student_of(teacher, data, options.work, options.epochs))
         RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
