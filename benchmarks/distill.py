@@ -70,8 +70,8 @@ def student_of(teacher: str, data: Path, work: Path, epochs: int) -> dict[str, A
     student = load(report.out)
     together = compare_speed(student, load(teacher), pictures, ROUNDS)
     alone = compare_speed(student, load(teacher), pictures[:1], ROUNDS * TIMED)
-    facts = asdict(report) | {"out": teacher, "speed": together, "speed_one_by_one": alone}
-    return facts
+    measured = {"out": teacher, "speed": together, "speed_one_by_one": alone}
+    return {"epochs": epochs, **asdict(report), **measured}
 
 
 def rounded(value: Any) -> Any:
@@ -92,7 +92,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     data = options.data.resolve()
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    result["command"] = f"python -m benchmarks.distill --data ../shared/data --epochs {options.epochs}"
+    result["command"] = "python -m benchmarks.distill --data ../shared/data"
     for teacher in options.teacher or TEACHERS:
         result[teacher] = rounded(student_of(teacher, data, options.work, options.epochs))
         RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
