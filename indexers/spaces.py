@@ -12,7 +12,7 @@ from retrieval import settings
 from retrieval.encoders import Encoder, load, resolve, space_of
 from retrieval.errors import CollectionError, CollectionNotFound, EncoderError
 from retrieval.query import Collection, open_collection
-from retrieval.store import check_columns
+from retrieval.store import check_columns, check_spaces
 from retrieval.types import VectorType
 
 Encoders = Sequence[str | Encoder] | None
@@ -103,8 +103,10 @@ def encoders_for(
             new.append(encoder)
     there = [collection.encoder(name, loader) for name in collection.spaces]
     if not dry_run:
-        for encoder in new:
-            collection.store.add_space(space_of(encoder, dtype or "float32"))
+        spaces = [space_of(encoder, dtype or "float32") for encoder in new]
+        check_spaces([*collection.spaces.values(), *spaces])
+        for space, encoder in zip(spaces, new, strict=True):
+            collection.store.add_space(space)
             collection.use(encoder)
     return there + new
 

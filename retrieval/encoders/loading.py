@@ -135,8 +135,9 @@ def find(asked: Asked) -> Checkpoint | Portable:
 
 
 def _exported(name: str) -> Portable | None:
-    """What was exported of an encoder here while torch was still installed."""
-    for facts in sorted((settings.load().cache_dir / "exports").glob("*/encoder.json")):
+    """What was exported of an encoder here last, while torch was still installed."""
+    there = (settings.load().cache_dir / "exports").glob("*/encoder.json")
+    for facts in sorted(there, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         with suppress(EncoderError):  # a damaged one is made again, with torch
             if read_json(facts.parent, facts.name).get("spec", {}).get("name") == name:
                 found = read_portable(facts.parent)

@@ -248,9 +248,17 @@ def _rates(
     running = list(encoders)
     with ThreadPoolExecutor(threads) as pool:
         for turn in range(_ROUNDS):
-            for name in running:
+            for name in list(running):
                 started = time.perf_counter()
-                list(pool.map(encoders[name].encode_images, [batch] * threads))
+                try:
+                    list(pool.map(encoders[name].encode_images, [batch] * threads))
+                except (EncoderError, MemoryError) as error:
+                    if name == next(iter(encoders)):
+                        raise
+                    _log.warning("%s is out of the race: %s", name, error)
+                    running.remove(name)
+                    del times[name]
+                    continue
                 if turn > 0:  # the first warms up
                     times[name].append(time.perf_counter() - started)
             if turn > 0:

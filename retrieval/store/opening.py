@@ -37,7 +37,7 @@ def create(uri: str, spaces: Sequence[Space], options: Options) -> None:
     Raises:
         CollectionError: if there is one, or the place holds something else.
     """
-    check_columns(spaces)
+    check_spaces(spaces)
     there = CollectionError(f"there is a collection at {uri} already; open it instead")
     try:
         found = uris.entries(uri, options)
@@ -93,7 +93,7 @@ def heal(tables: Tables) -> dict[str, Space]:
     return spaces
 
 
-def check_columns(spaces: Iterable[Space]) -> None:
+def check_spaces(spaces: Iterable[Space]) -> None:
     """Refuse spaces that cannot live together.
 
     Raises:

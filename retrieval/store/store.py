@@ -134,7 +134,7 @@ class Store:
             CollectionError: if its column would be another space's.
         """
         others = [s for s in self._spaces.values() if s.name != space.name]
-        opening.check_columns([*others, space])
+        opening.check_spaces([*others, space])
         if space.name not in self._spaces:
             self._tables.manifest.add_space(space)
             self._spaces = opening.heal(self._tables)

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -262,8 +263,6 @@ def test_another_encoder_becomes_another_space_and_only_it_is_computed(photos, t
     run(photos, target)
 
     class Second(ColourEncoder):
-        from dataclasses import replace
-
         spec = replace(ColourEncoder.spec, name="second")
 
     class Never(ColourEncoder):
@@ -275,6 +274,16 @@ def test_another_encoder_becomes_another_space_and_only_it_is_computed(photos, t
     assert all(row["vector_second"] for row in rows(target).values())
     report = ingest(photos, target, encoders=[Never(), Second()])
     assert counts(report) == {"skipped": PHOTOS}
+
+
+def test_encoders_whose_columns_would_be_one_leave_no_empty_space(photos, target):
+    ingest(photos, target, encoders=[ColourEncoder()])
+    twins = [ColourEncoder(), ColourEncoder()]
+    for twin, name in zip(twins, ("a/b", "a_b"), strict=True):
+        twin.spec = replace(twin.spec, name=name)
+    with pytest.raises(CollectionError, match="share the column"):
+        ingest(photos, target, encoders=[ColourEncoder(), *twins])
+    assert list(retrieval.open(target).spaces) == ["colour"]
 
 
 def test_a_runtime_is_recorded_with_its_first_vectors_not_before(photos, target):
@@ -443,8 +452,6 @@ def test_a_move_and_a_new_encoder_in_one_run_keep_the_ids(photos, target):
     os.rename(photos / "0000.png", photos / "moved.png")
 
     class Second(ColourEncoder):
-        from dataclasses import replace
-
         spec = replace(ColourEncoder.spec, name="second")
 
     ingest(photos, target, encoders=[ColourEncoder(), Second()])
@@ -491,8 +498,6 @@ def test_a_dry_run_with_another_encoder_adds_no_space(photos, target):
     run(photos, target)
 
     class Second(ColourEncoder):
-        from dataclasses import replace
-
         spec = replace(ColourEncoder.spec, name="second")
 
     report = ingest(photos, target, encoders=[ColourEncoder(), Second()], dry_run=True)
