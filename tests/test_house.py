@@ -18,12 +18,13 @@ ROOMS = {
     "indexers": {"retrieval"},
     "retrieval": set(),
 }
-_BASE = {"errors", "settings", "types", "uris"}
+_BASE = {"errors", "folders", "settings", "types", "uris"}
 INNER = {
     "errors": set(),
     "types": {"errors"},
     "settings": {"errors"},
     "uris": {"errors"},
+    "folders": set(),
     "images": _BASE,
     "encoders": _BASE | {"images"},
     "store": _BASE,

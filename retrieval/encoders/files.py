@@ -8,8 +8,7 @@ import secrets
 import time
 from pathlib import Path
 
-STALE_AFTER_S = 3600.0
-"""A temporary file that is older belongs to a process that was killed."""
+from retrieval.folders import STALE_AFTER_S
 
 
 def put(path: Path, data: bytes) -> None:

@@ -1,0 +1,112 @@
+"""Folders of files that are made once and read by many processes: whole, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+STALE_AFTER_S = 3600.0
+"""A temporary file or folder that is older belongs to a process that was killed."""
+
+
+def write(
+    folder: Path,
+    note: str,
+    make: Callable[[Path], Mapping[str, Any]],
+    *,
+    by_size: Collection[str] = (),
+) -> dict[str, Any]:
+    """Make ``folder`` in one move, in place of what is there.
+
+    Args:
+        folder: where; what is in the way is moved away first.
+        note: name of the JSON file that says what the folder is, and under ``files`` the size and
+            BLAKE2b-128 of every other file.
+        make: writes files into the folder that it is given, and returns facts for the note.
+        by_size: files that tell by themselves whether they are whole, and get no digest.
+
+    Returns:
+        The facts, as the note has them.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left then. And whatever ``make`` raises.
+    """
+    beside = folder.with_name(f".{secrets.token_hex(8)}.part")
+    beside.mkdir(parents=True)
+    try:
+        facts = {"format": 1, **make(beside)}
+        facts["files"] = {
+            path.relative_to(beside).as_posix(): _known(path, path.name in by_size)
+            for path in sorted(beside.rglob("*"))
+            if path.is_file()
+        }
+        text = json.dumps(facts, indent=1, ensure_ascii=False)
+        (beside / note).write_text(text + "\n", encoding="utf-8")
+        for path in beside.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        if folder.exists():  # damaged, or asked to be replaced
+            folder.rename(old := folder.with_name(f".{secrets.token_hex(8)}.part"))
+            shutil.rmtree(old, ignore_errors=True)
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return facts
+
+
+def digest(path: Path) -> str:
+    """BLAKE2b-128 of a file's content, 32 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
+@contextlib.contextmanager
+def turn(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Keep other processes from making ``folder``; the system ends a killed one's turn.
+
+    Args:
+        folder: what is to be made; its parent is there.
+        wait: until it is our turn; if not, it may be another's.
+
+    Yields:
+        Whether it is our turn; always where a system knows no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        ours = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            ours = False
+        except OSError:  # a file system without locks
+            pass
+        yield ours
+
+
+def sweep(parent: Path) -> None:
+    """Remove what killed processes left."""
+    limit = time.time() - STALE_AFTER_S
+    for old in parent.glob(".*.part"):
+        with contextlib.suppress(OSError):  # another process may have removed it first
+            if old.stat().st_mtime < limit:
+                shutil.rmtree(old)
+
+
+def _known(path: Path, by_size: bool) -> dict[str, Any]:
+    size = {"bytes": path.stat().st_size}
+    return size if by_size else {**size, "blake2b": digest(path)}
