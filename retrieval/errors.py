@@ -13,6 +13,7 @@
     │   ├── SpaceMismatch     the space was made by another encoder identity
     │   └── SchemaError       written by a newer version, or damaged
     ├── FilterError           a filter expression that does not parse or fit the schema
+    ├── VectorIndexError      an index that cannot be built, or that is damaged
     ├── QueryError            a query without an answer: empty, wrong dimension, unknown id
     ├── SettingsError         an environment variable that makes no sense
     └── InstallError          a missing or contradicting package
@@ -83,6 +84,10 @@ class SchemaError(CollectionError):
 
 class FilterError(RetrievalError):
     """A filter expression that does not parse or does not fit the schema."""
+
+
+class VectorIndexError(RetrievalError):
+    """An index of vectors that cannot be built or used, or whose files are damaged."""
 
 
 class QueryError(RetrievalError):
