@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
+from uuid import uuid4
 
 from retrieval.errors import SchemaError
 from retrieval.store import schema
@@ -37,6 +38,7 @@ class Manifest:
         """Write a new manifest at ``uri``; None if there is one already."""
         values = {
             SCHEMA_VERSION: schema_version,
+            "id": uuid4().hex,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "software": f"retrieval {version('retrieval')}",
         }

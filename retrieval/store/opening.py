@@ -45,7 +45,7 @@ def create(uri: str, spaces: Sequence[Space], options: Options) -> None:
         raise CollectionError(f"{uri} cannot hold a collection: {error}") from error
     if "manifest.lance" in found and exists(uri, options):
         raise there
-    strange = sorted(found - {"images.lance", "failures.lance", "manifest.lance"})
+    strange = sorted(found - {"images.lance", "failures.lance", "manifest.lance", "indexes"})
     if strange:
         raise CollectionError(
             f"{uri} is not empty and no collection (it holds {strange[0]!r}); choose a new place"
@@ -112,6 +112,14 @@ def check_spaces(spaces: Iterable[Space]) -> None:
                 "rename one"
             )
         owners[column] = space.name
+
+
+def told(space: Space) -> str:
+    """What made ``space``, for a message."""
+    return (
+        f"{space.encoder} (weights {space.weights_hash[:12]}, preprocessing "
+        f"{space.preprocess_hash[:12]}, pooling {space.pooling}, {space.dim} × {space.dtype})"
+    )
 
 
 def _open(uri: str, name: str, options: Options) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from retrieval.errors import QueryError
 
@@ -58,6 +58,18 @@ class RowIds:
             return None
         rows = rows.take(inverse)
         return rows if np.array_equal(rows["image_id"].to_numpy(), ids) else None
+
+
+def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
+    """``ids`` as int64 ``[n]``.
+
+    Raises:
+        QueryError: if they are not whole numbers of 64 bits.
+    """
+    array = np.asarray(ids).reshape(-1)
+    if array.size and (array.dtype.kind not in "iu" or array.max() > np.iinfo(np.int64).max):
+        raise QueryError(f"image ids are whole numbers of 64 bits, not {array[0]!r}")
+    return array.astype(np.int64)
 
 
 def _read(dataset: Any) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrieval.errors import QueryError, SpaceMismatch, UnknownSpace
 from retrieval.store import failures, filters, maintenance, opening, records, schema, uris
-from retrieval.store.rowids import RowIds
+from retrieval.store.rowids import RowIds, as_ids
+from retrieval.store.vectors import VectorBlock, scan
 from retrieval.types import ImageRecord, Space
 
 if TYPE_CHECKING:
@@ -89,6 +90,14 @@ class Store:
         return MappingProxyType(self._spaces)
 
     @property
+    def collection_id(self) -> str:
+        """Given once, when the collection was made: one made later at the same place has another.
+
+        What is kept outside of the tables tells by it whose it is.
+        """
+        return str(self._tables.manifest.values().get("id", ""))
+
+    @property
     def version(self) -> int:
         """Version of the images that this handle reads."""
         return self._images.version
@@ -141,8 +150,8 @@ class Store:
         there = self._spaces[space.name]
         if there.identity != space.identity or there.dtype != space.dtype:
             raise SpaceMismatch(
-                f"space {space.name!r} of {self.uri} was made by {_identity(there)}, not by "
-                f"{_identity(space)}; use that encoder, or a new collection for this one"
+                f"space {space.name!r} of {self.uri} was made by {opening.told(there)}, not by "
+                f"{opening.told(space)}; use that encoder, or a new collection for this one"
             )
 
     def add_runtime(self, space: str, runtime: str) -> None:
@@ -197,7 +206,7 @@ class Store:
         """Delete images in one commit; how many there were."""
         import pyarrow as pa
 
-        wanted = np.unique(_as_ids(ids))
+        wanted = np.unique(as_ids(ids))
         if len(wanted) == 0:
             return 0
         keys = pa.table([pa.array(wanted)], schema=pa.schema([schema.images().field("image_id")]))
@@ -246,7 +255,7 @@ class Store:
             for name in columns:
                 if name not in dataset.schema.names:
                     raise QueryError(f"no column {name!r} in {self.uri}")
-            found = self._row_ids.take(dataset, _as_ids(ids), list(columns))
+            found = self._row_ids.take(dataset, as_ids(ids), list(columns))
         return found.select(list(columns))
 
     def records(self, ids: ArrayLike) -> list[ImageRecord]:
@@ -257,7 +266,7 @@ class Store:
         """
         with self._images.reading() as dataset:
             columns = records.columns(dataset.schema)
-            found = self._row_ids.take(dataset, _as_ids(ids), columns)
+            found = self._row_ids.take(dataset, as_ids(ids), columns)
         return records.from_rows(found)
 
     def find_uri(self, uri: str) -> int | None:
@@ -276,7 +285,7 @@ class Store:
             QueryError: naming an unknown id.
         """
         with self._images.reading() as dataset:
-            rows = self._row_ids.take(dataset, _as_ids(ids), ["thumbnail"])
+            rows = self._row_ids.take(dataset, as_ids(ids), ["thumbnail"])
         pairs = zip(rows["image_id"].to_pylist(), rows["thumbnail"].to_pylist(), strict=True)
         return {image_id: data for image_id, data in pairs if data is not None}
 
@@ -295,8 +304,17 @@ class Store:
         Raises:
             UnknownSpace: if there is no such space.
         """
+        blocks = self.scan(space, block_rows=block_rows)
+        return ((b.ids[b.present], b.vectors) for b in blocks if len(b.vectors))
+
+    def scan(self, space: str, *, since: int = 0, block_rows: int = 65536) -> Iterator[VectorBlock]:
+        """The rows of this version that changed after version ``since``, with their vectors.
+
+        Raises:
+            UnknownSpace: if there is no such space.
+        """
         column, dim = self.vector_column(space), self._spaces[space].dim
-        return self._blocks(self._images.snapshot, column, dim, block_rows)
+        return scan(self._images, column, dim, block_rows, since=since)
 
     def vectors_of(self, space: str, ids: ArrayLike) -> NDArray[np.float32]:
         """float32 ``[n, dim]``: the vectors of ``ids``, in the order asked.
@@ -305,7 +323,7 @@ class Store:
             UnknownSpace: if there is no such space.
             QueryError: naming an id that is unknown or has no vector in the space.
         """
-        column, wanted = self.vector_column(space), _as_ids(ids)
+        column, wanted = self.vector_column(space), as_ids(ids)
         with self._images.reading() as dataset:
             found = self._row_ids.take(dataset, wanted, [column])[column]
         if found.null_count:
@@ -357,23 +375,6 @@ class Store:
         there = self._images.snapshot.schema
         return schema.conform(rows, there, self._spaces.values(), whole=whole)
 
-    def _blocks(
-        self, dataset: Any, column: str, dim: int, block_rows: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        scanner = dataset.scanner(columns=["image_id", column], batch_size=block_rows)
-        batches = scanner.to_batches()
-        while True:
-            with self._images.reading():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            ids, vectors = batch.column(0), batch.column(1)
-            if vectors.null_count:
-                present = vectors.is_valid()
-                ids, vectors = ids.filter(present), vectors.filter(present)
-            if len(ids):
-                yield ids.to_numpy(), vectors.flatten().to_numpy().reshape(len(ids), dim)
-
     def _find(self, column: str, value: str) -> list[int]:
         with self._images.reading() as dataset:
             rows = dataset.to_table(
@@ -384,17 +385,3 @@ class Store:
 
 def _sql(where: str | None, dataset: Any) -> str | None:
     return None if where is None else filters.compile_filter(where, dataset.schema)
-
-
-def _as_ids(ids: ArrayLike) -> NDArray[np.int64]:
-    array = np.asarray(ids).reshape(-1)
-    if array.size and (array.dtype.kind not in "iu" or array.max() > np.iinfo(np.int64).max):
-        raise QueryError(f"image ids are whole numbers of 64 bits, not {array[0]!r}")
-    return array.astype(np.int64)
-
-
-def _identity(space: Space) -> str:
-    return (
-        f"{space.encoder} (weights {space.weights_hash[:12]}, preprocessing "
-        f"{space.preprocess_hash[:12]}, pooling {space.pooling}, {space.dim} × {space.dtype})"
-    )

@@ -1,0 +1,76 @@
+"""Vectors out of the table of images: all of a space, those that changed, those of some rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.store.table import Table
+
+ROW_ID = "_rowid"
+"""The engine's address of a row; stable: updates and compactions keep it."""
+_UPDATED = "_row_last_updated_at_version"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorBlock:
+    """Some rows of the table, read-only.
+
+    Attributes:
+        ids: int64 ``[m]``, of the images.
+        row_ids: uint64 ``[m]``, the engine's.
+        present: bool ``[m]``, which of them have a vector.
+        vectors: ``[present.sum(), dim]`` in the space's dtype, unit rows.
+    """
+
+    ids: NDArray[np.int64]
+    row_ids: NDArray[np.uint64]
+    present: NDArray[np.bool_]
+    vectors: NDArray[Any]
+
+
+def scan(
+    table: Table, column: str, dim: int, block_rows: int, *, since: int = 0
+) -> Iterator[VectorBlock]:
+    """The rows of the version that ``table`` reads now, in no order.
+
+    Args:
+        table: of images.
+        column: with the vectors.
+        dim: of the vectors.
+        block_rows: most rows of a block.
+        since: only rows that were inserted or changed in any column after this version.
+
+    Raises:
+        CollectionError: if the version's files are gone.
+    """
+    scanner = table.snapshot.scanner(
+        columns=["image_id", column],
+        batch_size=block_rows,
+        with_row_id=True,
+        filter=f"{_UPDATED} > {since}" if since else None,
+    )
+    batches = scanner.to_batches()
+    while True:
+        with table.reading():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        if len(batch):
+            yield _block(batch, column, dim)
+
+
+def _block(batch: Any, column: str, dim: int) -> VectorBlock:
+    ids, vectors = batch.column("image_id"), batch.column(column)
+    present = np.ones(len(ids), dtype=bool)
+    if vectors.null_count:
+        present = vectors.is_valid().to_numpy(zero_copy_only=False)
+        vectors = vectors.drop_null()
+    flat = vectors.flatten().to_numpy()
+    return VectorBlock(
+        ids.to_numpy(), batch.column(ROW_ID).to_numpy(), present, flat.reshape(-1, dim)
+    )
