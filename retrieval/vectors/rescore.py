@@ -1,0 +1,63 @@
+"""From candidates to exact neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.vectors.base import Positions, Rows
+
+_GATHER_BYTES = 16 << 20  # of candidates' vectors at a time: about what a cache holds
+
+
+def rescore(
+    rows: Rows, queries: NDArray[np.float32], candidates: Positions, k: int
+) -> tuple[Positions, NDArray[np.float32]]:
+    """The k best candidates of each query by their exact cosine.
+
+    Args:
+        rows: the vectors.
+        queries: float32 ``[q, dim]``, unit rows.
+        candidates: int64 ``[q, c]``, -1 where there is none; each position once a query.
+        k: how many are kept.
+
+    Returns:
+        Positions ``[q, k]`` and scores ``[q, k]``, best first, equal scores in the order of their
+        positions; -1 and -inf where there are fewer.
+    """
+    q, c = candidates.shape
+    positions = np.full((q, k), -1, dtype=np.int64)
+    scores = np.full((q, k), -np.inf, dtype=np.float32)
+    if c == 0 or rows.shape[0] == 0:
+        return positions, scores
+    step = max(1, _GATHER_BYTES // (4 * c * rows.shape[1]))
+    for at in range(0, q, step):
+        some = candidates[at : at + step]
+        exact = _cosines(rows, queries[at : at + step], some)
+        order = _best(exact, some, min(k, c))
+        positions[at : at + step, : order.shape[1]] = np.take_along_axis(some, order, 1)
+        scores[at : at + step, : order.shape[1]] = np.take_along_axis(exact, order, 1)
+    positions[np.isneginf(scores)] = -1
+    return positions, scores
+
+
+def _cosines(
+    rows: Rows, queries: NDArray[np.float32], candidates: Positions
+) -> NDArray[np.float32]:
+    q, c = candidates.shape
+    vectors = rows.take(np.maximum(candidates.ravel(), 0)).reshape(q, c, -1)
+    exact: NDArray[np.float32] = np.matmul(vectors, queries[:, :, None])[:, :, 0]
+    np.clip(exact, -1.0, 1.0, out=exact)
+    exact[candidates < 0] = -np.inf
+    return exact
+
+
+def _best(scores: NDArray[np.float32], positions: Positions, k: int) -> NDArray[np.int64]:
+    """Columns of the k best of every row, sorted."""
+    if scores.shape[1] <= 4 * k:
+        return np.lexsort((positions, -scores), axis=1)[:, :k]
+    # Some more than k, so that equal scores at the edge are told apart by position.
+    edge = np.argpartition(-scores, 2 * k, axis=1)[:, : 2 * k]
+    some = np.take_along_axis(scores, edge, 1), np.take_along_axis(positions, edge, 1)
+    order = np.lexsort((some[1], -some[0]), axis=1)[:, :k]
+    return np.take_along_axis(edge, order, 1)
