@@ -29,8 +29,8 @@ def write(
 
     Args:
         folder: where; what is in the way is moved away first.
-        note: name of the JSON file that says what the folder is, and under ``files`` the size and
-            BLAKE2b-128 of every other file.
+        note: name of the JSON file that says what the folder is, under ``files`` the size and
+            BLAKE2b-128 of every other file, and under ``seal`` the BLAKE2b-128 of all that.
         make: writes files into the folder that it is given, and returns facts for the note.
         by_size: files that tell by themselves whether they are whole, and get no digest.
 
@@ -49,6 +49,7 @@ def write(
             for path in sorted(beside.rglob("*"))
             if path.is_file()
         }
+        facts["seal"] = _seal(facts)
         text = json.dumps(facts, indent=1, ensure_ascii=False)
         (beside / note).write_text(text + "\n", encoding="utf-8")
         for path in beside.rglob("*"):
@@ -63,6 +64,25 @@ def write(
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return facts
+
+
+def check(folder: Path, facts: Mapping[str, Any]) -> None:
+    """See that a folder is as it was written; every byte of it is read.
+
+    Args:
+        folder: that :func:`write` made.
+        facts: what its note says.
+
+    Raises:
+        OSError: if a file is missing.
+        ValueError: if something is damaged.
+    """
+    if facts.get("seal") != _seal(facts):
+        raise ValueError(f"what {folder} says of itself is damaged")
+    for name, known in facts["files"].items():
+        path = folder / name
+        if path.stat().st_size != known["bytes"] or digest(path) != known.get("blake2b"):
+            raise ValueError(f"{path} is damaged")
 
 
 def digest(path: Path) -> str:
@@ -105,6 +125,12 @@ def sweep(parent: Path) -> None:
         with contextlib.suppress(OSError):  # another process may have removed it first
             if old.stat().st_mtime < limit:
                 shutil.rmtree(old)
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    told = {name: value for name, value in facts.items() if name != "seal"}
+    text = json.dumps(told, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _known(path: Path, by_size: bool) -> dict[str, Any]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders import Encoder, load
-from retrieval.errors import QueryError
+from retrieval.errors import QueryError, VectorIndexError
 from retrieval.images import ImageInput
 from retrieval.query import checks
 from retrieval.query.explain import Explanation, explain
+from retrieval.query.indexing import Indexes
 from retrieval.query.spaces import check_identity, choose_space, encoder_of
 from retrieval.query.terms import Term, compose, gather
+from retrieval.query.views import Views
 from retrieval.store import Store
 from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors, Space
-from retrieval.vectors import Block, nearest
+from retrieval.vectors import choose, nearest
+from retrieval.vectors.kinds import KINDS
 
-_CACHE_BYTES = 2 << 30
+_TRIES = 4  # of an answer whose version another thread moves on meanwhile
+_FILTERS = 16  # of which the ids are remembered
 
 
 class Collection:
@@ -35,7 +41,8 @@ class Collection:
         """Stand on an open ``store``; people call :func:`retrieval.open`."""
         self.store = store
         self._encoders: dict[str, Encoder] = {}
-        self._blocks: dict[str, tuple[int, list[Block]]] = {}
+        self._views = Views(store)
+        self._allowed: OrderedDict[str, tuple[int, NDArray[np.int64]]] = OrderedDict()
         self._lock = threading.RLock()
 
     @property
@@ -75,6 +82,7 @@ class Collection:
         where: str | None = None,
         k: int = 10,
         space: str | None = None,
+        index: str | None = None,
     ) -> Hits:
         """Find the images nearest to words, pictures, stored images, or a mix of them.
 
@@ -89,6 +97,7 @@ class Collection:
             k: number of hits; fewer come back only if fewer images fit.
             space: name of a space; by default words go to the first language-aligned space and
                 everything else to the first visual one.
+            index: kind of index that answers, ``exact`` for none; by default the best there is.
 
         Returns:
             Hits with exact cosine scores to the composed query vector.
@@ -100,6 +109,7 @@ class Collection:
             SpaceMismatch: if the space's encoder is another one now.
             FilterError: if ``where`` does not parse or fit the columns.
             ImageError: if the picture cannot be read.
+            VectorIndexError: if ``index`` is no kind, or the space has none of it.
         """
         if k < 1:
             raise QueryError(f"k is at least 1, not {k}")
@@ -110,10 +120,13 @@ class Collection:
         needs_encoder = any(term.is_text or term.image is not None for term in asked)
         encoder = self.encoder(chosen.name) if needs_encoder else None
         query = compose(asked, chosen, encoder, self.store)
-        with self._lock:  # neighbours and records of one and the same version
-            at_most = min(k, max(1, len(self)))
-            found = self.neighbors(query, chosen.name, k=at_most, where=where)
-            return self._hits(found, chosen.name)
+        for last in (*[False] * (_TRIES - 1), True):
+            with self._lock if last else nullcontext():
+                found, version = self._neighbors(query, chosen.name, k, where, index)
+                with self._lock:  # neighbours and records of one and the same version
+                    if self.store.version == version:
+                        return self._hits(found, chosen.name)
+        raise AssertionError("under the lock nothing moves")
 
     def explain(
         self,
@@ -155,9 +168,18 @@ class Collection:
         return explain(self.store, self.spaces, chosen, encoder, image_id, asked)
 
     def neighbors(
-        self, queries: Embeddings, space: str, *, k: int, where: str | None = None
+        self,
+        queries: Embeddings,
+        space: str,
+        *,
+        k: int,
+        where: str | None = None,
+        index: str | None = None,
     ) -> Neighbors:
-        """Exact nearest images to unit vectors ``[q, dim]`` of ``space``.
+        """The nearest images to unit vectors ``[q, dim]`` of ``space``, with exact scores.
+
+        Without an index they are the nearest for sure; an index may miss some, as often as
+        :meth:`status` says that it was measured to.
 
         Returns:
             Neighbours ``[q, k]``; see :class:`retrieval.types.Neighbors`.
@@ -166,17 +188,50 @@ class Collection:
             QueryError: if the shape does not fit the space, or k < 1.
             UnknownSpace: if there is no such space.
             FilterError: if ``where`` does not parse or fit the columns.
+            VectorIndexError: if ``index`` is no kind, or the space has none of it.
         """
         if k < 1:
             raise QueryError(f"k is at least 1, not {k}")
-        with self._lock:
-            self.store.refresh()
-            dim = self.store.space(space).dim
-            if queries.ndim != 2 or queries.shape[1] != dim:
-                shape = list(queries.shape)
-                raise QueryError(f"queries have shape {shape}, space {space!r} has dim {dim}")
-            allowed = None if where is None else self.store.ids(where)
-            return nearest(self._scan(space), queries, k, allowed=allowed)
+        found = self._neighbors(queries, space, k, where, index)[0]
+        missing = ((0, 0), (0, k - found.ids.shape[1]))
+        return Neighbors(
+            np.pad(found.ids, missing, constant_values=-1),
+            np.pad(found.scores, missing, constant_values=-np.inf),
+        )
+
+    def build_index(
+        self,
+        space: str,
+        kind: str = "auto",
+        *,
+        target: float = choose.TARGET,
+        tell: Callable[[str], None] | None = None,
+    ) -> dict[str, Any]:
+        """Make an index of a space anew; searches go on meanwhile and take it when it is there.
+
+        Args:
+            space: name of the space.
+            kind: kind of index; ``auto`` takes the first that reaches ``target`` of those that
+                suit the number of vectors.
+            target: ann_recall_at_10 that the index is to reach, as measured on the space's own
+                vectors.
+            tell: called with a line about each step.
+
+        Returns:
+            What was built and measured: ``kind``, ``rows``, ``measured``, ….
+
+        Raises:
+            VectorIndexError: if there is no such kind, it cannot be used here, or there is no room.
+        """
+        return Indexes(self.store.again()).build(space, kind, target=target, tell=tell)
+
+    def update_indexes(self, *, tell: Callable[[str], None] | None = None) -> bool:
+        """Take new rows into the indexes where that is due, and index spaces that became large.
+
+        Answers are right without it; it keeps them quick. True if anything was written.
+        """
+        indexes = Indexes(self.store.again())
+        return any([indexes.update(space, tell=tell) for space in self.spaces])
 
     def get(self, image_id: int) -> ImageRecord:
         """The record of one image.
@@ -204,6 +259,8 @@ class Collection:
             self.store.clear_failures([record.uri for record in self.store.records(there)])
             removed = self.store.delete(there) if len(there) else 0
             if purge:
+                self._views.forget()
+                Indexes(self.store).drop()
                 self.store.purge()
             return removed
 
@@ -248,19 +305,41 @@ class Collection:
             check_identity(self.store.space(encoder.spec.name), encoder)
             self._encoders[encoder.spec.name] = encoder
 
-    def _scan(self, space: str) -> Iterable[Block]:
-        """The space's blocks: kept in memory while they are few, else read again every time."""
-        version = self.version
-        cached, blocks = self._blocks.get(space, (-1, []))
-        if cached == version:
-            return blocks
-        dim = self.spaces[space].dim
-        if 4 * dim * self.store.count() > _CACHE_BYTES:
-            self._blocks.pop(space, None)
-            return self.store.vectors(space)
-        blocks = list(self.store.vectors(space))
-        self._blocks[space] = (version, blocks)
-        return blocks
+    def _neighbors(
+        self, queries: Embeddings, space: str, k: int, where: str | None, index: str | None
+    ) -> tuple[Neighbors, int]:
+        """Neighbours, and the version that they are true for."""
+        if index is not None and index not in KINDS:
+            raise VectorIndexError(f"there is no kind of index {index!r}; {', '.join(KINDS)} are")
+        while True:
+            with self._lock:
+                self.store.refresh()
+                dim = self.store.space(space).dim
+                if queries.ndim != 2 or queries.shape[1] != dim:
+                    shape = list(queries.shape)
+                    raise QueryError(f"queries have shape {shape}, space {space!r} has dim {dim}")
+                allowed = None if where is None else self._ids(where)
+                view = self._views.at_version(space, index)
+                k = min(k, max(1, self.store.count() if view is None else view.images))
+                if view is None:
+                    some = nearest(self.store.vectors(space), queries, k, allowed=allowed)
+                    return some, self.version
+            try:
+                return view.search(queries, k, allowed), view.version
+            except VectorIndexError:
+                with self._lock:
+                    self._views.distrust(view)
+
+    def _ids(self, where: str) -> NDArray[np.int64]:
+        """Sorted ids that a filter lets through, remembered while the version is the same."""
+        version, ids = self._allowed.get(where, (-1, None))
+        if ids is None or version != self.version:
+            ids = self.store.ids(where)
+        self._allowed[where] = (self.version, ids)
+        self._allowed.move_to_end(where)
+        if len(self._allowed) > _FILTERS:
+            self._allowed.popitem(last=False)
+        return ids
 
     def _hits(self, found: Neighbors, space: str) -> Hits:
         ids, scores = found.ids[0], found.scores[0]

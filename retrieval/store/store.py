@@ -89,6 +89,10 @@ class Store:
         """The collection's spaces by name."""
         return MappingProxyType(self._spaces)
 
+    def again(self) -> Store:
+        """Another handle of the same collection, at its latest version."""
+        return Store.open(self.uri, storage_options=self._images.storage_options)
+
     @property
     def collection_id(self) -> str:
         """Given once, when the collection was made: one made later at the same place has another.
@@ -218,6 +222,12 @@ class Store:
         """How many images there are, or how many ``where`` is true for."""
         with self._images.reading() as dataset:
             return int(dataset.count_rows(_sql(where, dataset)))
+
+    def embedded(self, space: str) -> int:
+        """How many images have a vector in ``space``."""
+        column = schema.embedded_column(self.space(space).name)
+        with self._images.reading() as dataset:
+            return int(dataset.count_rows(f"{column} = true"))
 
     def known(self) -> pa.Table:
         """What an ingestion compares with: one row an image, in no order.

@@ -35,7 +35,7 @@ class Table:
     def __init__(self, snapshot: Any, storage_options: Mapping[str, str] | None) -> None:
         """Wrap an open ``lance.LanceDataset``."""
         self.snapshot = snapshot
-        self._storage_options = dict(storage_options) if storage_options else None
+        self.storage_options = dict(storage_options) if storage_options else None
 
     @classmethod
     def open(cls, uri: str, storage_options: Mapping[str, str] | None = None) -> Table | None:
@@ -176,7 +176,7 @@ class Table:
 
         return lance.dataset(
             self.snapshot.uri,
-            storage_options=self._storage_options,
+            storage_options=self.storage_options,
             session=self.snapshot.session(),
         )
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from retrieval.store.table import Table
 
-ROW_ID = "_rowid"
-"""The engine's address of a row; stable: updates and compactions keep it."""
 _UPDATED = "_row_last_updated_at_version"
 
 
@@ -22,13 +20,11 @@ class VectorBlock:
 
     Attributes:
         ids: int64 ``[m]``, of the images.
-        row_ids: uint64 ``[m]``, the engine's.
         present: bool ``[m]``, which of them have a vector.
         vectors: ``[present.sum(), dim]`` in the space's dtype, unit rows.
     """
 
     ids: NDArray[np.int64]
-    row_ids: NDArray[np.uint64]
     present: NDArray[np.bool_]
     vectors: NDArray[Any]
 
@@ -51,7 +47,6 @@ def scan(
     scanner = table.snapshot.scanner(
         columns=["image_id", column],
         batch_size=block_rows,
-        with_row_id=True,
         filter=f"{_UPDATED} > {since}" if since else None,
     )
     batches = scanner.to_batches()
@@ -71,6 +66,4 @@ def _block(batch: Any, column: str, dim: int) -> VectorBlock:
         present = vectors.is_valid().to_numpy(zero_copy_only=False)
         vectors = vectors.drop_null()
     flat = vectors.flatten().to_numpy()
-    return VectorBlock(
-        ids.to_numpy(), batch.column(ROW_ID).to_numpy(), present, flat.reshape(-1, dim)
-    )
+    return VectorBlock(ids.to_numpy(), present, flat.reshape(-1, dim))

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from retrieval import folders
 from retrieval.errors import VectorIndexError
-from retrieval.types import VectorType
 from retrieval.vectors.base import Positions
 
 NOTE = "part.json"
@@ -68,7 +67,7 @@ class VectorFile:
             VectorIndexError: if one is missing or damaged, or they do not fit together.
         """
         self._parts = [_Part(path) for path in parts]
-        if len({(part.dim, part.matrix.dtype) for part in self._parts}) != 1:
+        if len({part.dim for part in self._parts}) != 1:
             raise VectorIndexError("the parts of a vector file do not fit together")
         self._starts = np.cumsum([0, *(len(part.matrix) for part in self._parts)])
 
@@ -76,11 +75,6 @@ class VectorFile:
     def shape(self) -> tuple[int, int]:
         """Number of rows and their dimension."""
         return int(self._starts[-1]), self._parts[0].dim
-
-    @property
-    def dtype(self) -> VectorType:
-        """How they are stored."""
-        return "float16" if self._parts[0].matrix.dtype == np.float16 else "float32"
 
     def blocks(self, size: int, start: int = 0) -> Iterator[NDArray[np.float32]]:
         """float32 ``[≤ size, dim]``: all rows from ``start`` on, in order.
@@ -139,12 +133,12 @@ class _Part:
         stop = min(stop, len(self._plain))
         if self._unseen and stop > start:
             self._check(np.arange(start // self._step, (stop - 1) // self._step + 1))
-        return _unit(self._plain[start:stop])
+        return unit_float32(self._plain[start:stop])
 
     def take(self, positions: Positions) -> NDArray[np.float32]:
         if self._unseen:
             self._check(positions // self._step)
-        return _unit(self._plain[positions])
+        return unit_float32(self._plain[positions])
 
     def _check(self, blocks: NDArray[np.int64]) -> None:
         """See that blocks are as they were written, once each."""
@@ -162,10 +156,10 @@ def _rows_a_block(row_bytes: int) -> int:
     return max(1, _BLOCK_BYTES // max(1, row_bytes))
 
 
-def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    """As they are, or float16 that rounding moved off unit length scaled back."""
+def unit_float32(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    """float32 rows as they are; float16 ones, which rounding moved off unit length, scaled back."""
     if rows.dtype == np.float32:
-        return rows  # type: ignore[return-value]
+        return rows
     wide = rows.astype(np.float32)
     wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.float32(1e-30))
     return wide

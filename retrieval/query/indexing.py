@@ -1,0 +1,270 @@
+"""Indexes of a collection: where they lie, when they are due, how they are made."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval import folders, settings
+from retrieval.errors import VectorIndexError
+from retrieval.query.view import View, first_view
+from retrieval.store import Store
+from retrieval.uris import path_of
+from retrieval.vectors import choose, index_files
+from retrieval.vectors.index_files import OpenIndex
+from retrieval.vectors.kinds import backend
+from retrieval.vectors.tune import Trial
+from retrieval.vectors.vector_file import VectorFile, write_part
+
+_log = logging.getLogger(__name__)
+Tell = Callable[[str], None]
+
+_FOLD_SHARE = 0.02  # of rows that are scanned beside an index before it takes them in
+_FOLD_ROWS = 2_000
+_DEAD_SHARE = 0.25
+_GROWTH = 2.0  # cells and codes that were trained on so much fewer rows are trained again
+_MOST_PARTS = 8
+
+
+class Indexes:
+    """The indexes of one collection. They are a cache: losing them costs time, never an answer."""
+
+    def __init__(self, store: Store) -> None:
+        """Of the collection that ``store`` holds; to write, give a handle of its own."""
+        self._store = store
+        self._owner_id = store.collection_id
+
+    def folder(self, space: str) -> Path:
+        """Where a space's indexes are: in a local collection itself, else in the cache."""
+        place, name = path_of(self._store.uri), self._store.vector_column(space)
+        if place is not None:
+            inside = Path(place) / "indexes"
+            if inside.is_dir() or os.access(place, os.W_OK):
+                return inside / name
+        where = hashlib.blake2b(self._store.uri.encode(), digest_size=16).hexdigest()
+        return settings.load().cache_dir / "indexes" / where / name
+
+    def newest(self, space: str, kind: str | None = None) -> OpenIndex | None:
+        """The best index for the store's version; None if there is none to be trusted."""
+        there = self.folder(space)
+        return index_files.newest(there, self._owner(space), self._store.version, kind)
+
+    def build(
+        self,
+        space: str,
+        kind: str = "auto",
+        *,
+        target: float = choose.TARGET,
+        queries: NDArray[np.float32] | None = None,
+        tell: Tell | None = None,
+    ) -> dict[str, Any]:
+        """Make an index of all vectors of a space, and show it to all processes in one move.
+
+        Args:
+            space: name of the space.
+            kind: one of :data:`~retrieval.vectors.kinds.KINDS`, or ``auto``: tries what suits so
+                many rows and takes the first that reaches the target.
+            target: for ann_recall_at_10.
+            queries: float32 ``[m, dim]``, unit rows to tune on besides the space's own, as of
+                texts.
+            tell: called with a line about each step.
+
+        Returns:
+            What ``index.json`` says of it.
+
+        Raises:
+            VectorIndexError: if the kind cannot be used here, or the index cannot be written.
+        """
+        if kind != "auto" and (why := backend(kind).missing()):
+            raise VectorIndexError(f"an index of kind {kind} cannot be made here: {why}")
+        with _Turn(self.folder(space)) as there:
+            parts, ids = self._parts(space, there)
+            rows = VectorFile([there / part for part in parts])
+            n, dim = rows.shape
+            kinds = choose.kinds_for(n, dim) if kind == "auto" else [kind]
+            trial, say = Trial(rows, queries), tell or partial(_log.info, "%s")
+            for each in kinds:
+                say(f"{space}: building {each} of {n:,} vectors")
+                make = partial(self._make, each, rows, trial, target)
+                folder = self._publish(space, each, ids, parts, make, trained=n)
+                facts = dict(index_files.published(there))[folder]
+                if facts["measured"]["low"] >= target or each == kinds[-1]:
+                    break
+                say(f"{space}: {each} surely reaches {facts['measured']['low']:.3f} only")
+                index_files.discard(folder)
+            self._sweep(there, folder)
+        return facts
+
+    def update(self, space: str, *, tell: Tell | None = None) -> bool:
+        """Take in what came since the indexes were made, where that is due.
+
+        Few new rows are left to the scan beside the index. A space that has become large gets its
+        first index.
+
+        Returns:
+            Whether anything was written.
+        """
+        kinds = dict.fromkeys(facts["kind"] for facts in self.facts(space))
+        bases = [base for kind in kinds if (base := self.newest(space, kind))]
+        if bases:
+            return any([self._update(space, base, tell) for base in bases])
+        if not choose.wanted(self._store.embedded(space), self._store.space(space).dim):
+            return False
+        self.build(space, tell=tell)
+        return True
+
+    def _update(self, space: str, base: OpenIndex, tell: Tell | None) -> bool:
+        view = first_view(self._store, space, base)
+        fresh, dead = len(view.fresh[0]), 0 if view.dead is None else int(view.dead.sum())
+        total = len(base.ids) + fresh
+        grown = total - dead > _GROWTH * int(base.facts["trained"])
+        if dead > _DEAD_SHARE * total or grown:
+            self.build(space, base.kind, tell=tell)
+            return True
+        if fresh < max(_FOLD_ROWS, _FOLD_SHARE * len(base.ids)):
+            return False
+        if not backend(base.kind).incremental or len(base.parts) >= _MOST_PARTS:
+            self.build(space, base.kind, tell=tell)
+        else:
+            self._fold(space, view, base)
+        return True
+
+    def drop(self) -> None:
+        """Remove all indexes of all spaces: nothing of any vector is left."""
+        for space in self._store.spaces:
+            there = self.folder(space)
+            if there.is_dir():
+                with folders.turn(there):
+                    index_files.sweep(there, [])
+
+    def facts(self, space: str) -> list[dict[str, Any]]:
+        """What each index of a space says of itself, newest first; they are not opened."""
+        owner = self._owner(space)
+        found = index_files.published(self.folder(space))
+        return [facts for _, facts in found if facts.get("owner") == owner]
+
+    def _owner(self, space: str) -> list[Any]:
+        made = self._store.space(space)
+        return [self._owner_id, made.name, *made.identity]
+
+    def _parts(self, space: str, there: Path) -> tuple[list[str], NDArray[np.int64]]:
+        """Parts that hold all vectors of this version, and their ids: another index's, or new."""
+        base = self.newest(space)
+        if base is not None and base.version == self._store.version and (base.ids >= 0).all():
+            return base.parts, base.ids
+        ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+
+        def blocks() -> Iterator[NDArray[Any]]:
+            for block in self._store.scan(space):
+                ids.append(block.ids[block.present])
+                yield block.vectors
+
+        return [self._write(space, there, blocks())], np.concatenate(ids)
+
+    def _write(self, space: str, there: Path, blocks: Iterable[NDArray[Any]]) -> str:
+        name = f"part-{token_hex(8)}"
+        try:
+            write_part(there / name, blocks, self._store.space(space).dim)
+        except OSError as error:
+            raise VectorIndexError(
+                f"vectors cannot be written to {there}: {error}; make room there"
+            ) from error
+        return name
+
+    def _make(
+        self, kind: str, rows: VectorFile, trial: Trial, target: float, folder: Path
+    ) -> dict[str, Any]:
+        started = time.perf_counter()
+        backend(kind).build(rows, folder)
+        seconds = time.perf_counter() - started
+        index = backend(kind).open(folder, rows)
+        chosen, tried = trial.tune(index, target)
+        return {
+            "effort": [chosen.effort.probes, chosen.effort.factor],
+            "measured": {
+                **chosen.as_json(),
+                "target": target,
+                "build_s": round(seconds, 2),
+                "bytes_per_vector": round(index.memory_bytes / max(1, rows.shape[0]), 1),
+            },
+            "tried": [each.as_json() for each in tried],
+        }
+
+    def _fold(self, space: str, view: View, base: OpenIndex) -> None:
+        """Grow an index by the rows that came since, and forget those that went."""
+        there = self.folder(space)
+        with _Turn(there):
+            ids, vectors = view.fresh
+            parts = [*base.parts, self._write(space, there, [vectors])]
+            rows = VectorFile([there / part for part in parts])
+            start = len(base.ids)
+
+            def make(folder: Path) -> dict[str, Any]:
+                backend(base.kind).extend(base.folder, rows, start, folder)
+                return {fact: base.facts[fact] for fact in ("effort", "measured", "tried")}
+
+            old = base.ids if view.dead is None else np.where(view.dead, -1, base.ids)
+            trained = int(base.facts["trained"])
+            folder = self._publish(
+                space, base.kind, np.concatenate([old, ids]), parts, make, trained=trained
+            )
+            self._sweep(there, folder)
+
+    def _publish(
+        self,
+        space: str,
+        kind: str,
+        ids: NDArray[np.int64],
+        parts: list[str],
+        make: Callable[[Path], dict[str, Any]],
+        *,
+        trained: int,
+    ) -> Path:
+        facts = {
+            "owner": self._owner(space),
+            "version": self._store.version,
+            "images": self._store.count(),
+            "trained": trained,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return index_files.publish(self.folder(space), kind, facts, ids, parts, make)
+
+    @staticmethod
+    def _sweep(there: Path, latest: Path) -> None:
+        """Keep the newest index of each kind that is no older than a rebuild of another."""
+        kept, kinds = [latest], {latest.name.rsplit("-", 2)[0]}
+        for folder, facts in index_files.published(there):
+            if facts.get("kind") not in kinds:
+                kept.append(folder)
+                kinds.add(facts.get("kind", ""))
+        index_files.sweep(there, kept)
+
+
+class _Turn:
+    """One process at a time writes a space's indexes."""
+
+    def __init__(self, there: Path) -> None:
+        self._there = there
+
+    def __enter__(self) -> Path:
+        try:
+            self._there.mkdir(parents=True, exist_ok=True)
+            self._lock = folders.turn(self._there)
+            self._lock.__enter__()
+        except OSError as error:
+            raise VectorIndexError(f"{self._there} cannot be written: {error}") from error
+        return self._there
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.__exit__(None, None, None)

@@ -1,0 +1,112 @@
+"""The newest view of every space, kept up to date by whoever asks first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from retrieval.errors import RetrievalError, VectorIndexError
+from retrieval.query.indexing import Indexes
+from retrieval.query.view import View, first_view, moved
+from retrieval.store import Store
+from retrieval.vectors.index_files import OpenIndex
+
+_log = logging.getLogger(__name__)
+
+_MEMORY_BYTES = 2 << 30
+"""Vectors without an index are kept in memory up to here, and read from the table beyond."""
+_TAIL_ROWS = 20_000
+"""So many rows beside an index, and it is brought up to date in the background."""
+
+EXACT = "exact"
+"""The kind that needs no index, though one keeps many vectors at hand."""
+
+
+class Views:
+    """Not safe by itself: the collection calls it under its lock."""
+
+    def __init__(self, store: Store) -> None:
+        """Of the collection that ``store`` holds."""
+        self._store = store
+        self._indexes = Indexes(store)
+        self._views: dict[tuple[str, str | None], tuple[View, int]] = {}
+        self._distrusted: set[Path] = set()
+        self._building: threading.Thread | None = None
+
+    def at_version(self, space: str, kind: str | None = None) -> View | None:
+        """The view of a space that is true for the store's version now.
+
+        Args:
+            space: name of the space.
+            kind: kind of the index it stands on; None for the best there is.
+
+        Returns:
+            None where there is no index and the vectors are too many to be kept in memory.
+
+        Raises:
+            VectorIndexError: if ``kind`` is asked for and there is none of it.
+        """
+        view, stamp = self._views.get((space, kind), (None, -1))
+        if view is not None and view.version == self._store.version and stamp == self._stamp(space):
+            return view
+        view, stamp = self._renewed(space, kind, view, stamp)
+        if view is None:
+            self._views.pop((space, kind), None)
+            return None
+        self._views[space, kind] = (view, stamp)
+        if view.base is not None and len(view.fresh[0]) > _TAIL_ROWS:
+            self._update_behind(space)
+        return view
+
+    def distrust(self, view: View) -> None:
+        """Never use the index of ``view`` again: it was found damaged."""
+        if view.base is not None:
+            _log.warning("an index of %s is damaged and is not used any more", self._store.uri)
+            self._distrusted.add(view.base.folder)
+        self._views.clear()
+
+    def forget(self) -> None:
+        """Let go of everything that is in memory."""
+        self._views.clear()
+
+    def _renewed(
+        self, space: str, kind: str | None, view: View | None, stamp: int
+    ) -> tuple[View | None, int]:
+        now = self._stamp(space)
+        if view is not None and stamp == now:
+            return moved(view, self._store, space), now
+        base = self._base(space, kind)
+        if kind not in (None, EXACT) and base is None:
+            raise VectorIndexError(f"space {space!r} has no index of kind {kind!r}: build it first")
+        if base is None:
+            dim = self._store.space(space).dim
+            if 4 * dim * self._store.count() > _MEMORY_BYTES:
+                return None, now
+        if view is not None and (view.base and view.base.folder) == (base and base.folder):
+            return moved(view, self._store, space), now
+        return first_view(self._store, space, base), now
+
+    def _base(self, space: str, kind: str | None) -> OpenIndex | None:
+        base = self._indexes.newest(space, kind)
+        return None if base is None or base.folder in self._distrusted else base
+
+    def _stamp(self, space: str) -> int:
+        """Changes when an index of the space appears or goes."""
+        with suppress(OSError):
+            return self._indexes.folder(space).stat().st_mtime_ns
+        return 0
+
+    def _update_behind(self, space: str) -> None:
+        if self._building is not None and self._building.is_alive():
+            return
+
+        def update() -> None:
+            try:
+                Indexes(self._store.again()).update(space)
+            except RetrievalError as error:
+                _log.warning("the index of %s stays as it is: %s", space, error)
+
+        self._building = threading.Thread(target=update, daemon=True, name="index-update")
+        self._building.start()
