@@ -32,7 +32,7 @@ class Top:
         """
         if not scores.size:
             return
-        bound = self._scores[:, -1]
+        bound = self.bound
         if np.isneginf(bound).any():
             bound = np.maximum(bound, _bound(scores, self._k))
         reached = scores >= np.where(bound > -1.0, bound, _LEAST)[:, None]
@@ -42,16 +42,21 @@ class Top:
             for one in crowded:
                 reached[one] = _reached(scores[one], self._k, ids)
             row, column = np.divmod(np.flatnonzero(reached.reshape(-1)), scores.shape[1])
-        self._merge(row, ids[column], np.clip(scores[row, column], -1.0, 1.0))
+        self.merge(row, ids[column], np.clip(scores[row, column], -1.0, 1.0))
+
+    @property
+    def bound(self) -> NDArray[np.float32]:
+        """The k-th best score of each query so far: what cannot reach it cannot matter."""
+        return self._scores[:, -1]
 
     def best(self) -> Neighbors:
         """What was found, best first; id -1 and score -inf fill up."""
         return Neighbors(ids=self._ids, scores=self._scores)
 
-    def _merge(
+    def merge(
         self, row: NDArray[np.int64], ids: NDArray[np.int64], scores: NDArray[np.float32]
     ) -> None:
-        """Keep the k best of what is held and of new entries, each of one query's ``row``."""
+        """Take in single scores in [-1, 1], ``[m]``, each of the query ``row`` and of one id."""
         if not len(row):
             return
         held = np.unique(row)

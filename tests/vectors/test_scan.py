@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.vectors.base import Effort
@@ -37,6 +37,7 @@ def best(scores, k, ids):
     return ids[order], np.take_along_axis(scores, order, 1)
 
 
+@settings(deadline=None)
 @given(
     n=st.integers(0, 80),
     q=st.integers(0, 4),
@@ -74,6 +75,7 @@ def test_ties_come_by_position_across_blocks(share, monkeypatch):
     assert rows.taken == (allowed.sum() if share < 0.25 else 0), "few are taken, many are masked"
 
 
+@settings(deadline=None)
 @given(
     m=st.integers(1, 3000),
     q=st.integers(1, 4),

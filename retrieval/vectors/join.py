@@ -1,0 +1,205 @@
+"""All pairs above a cosine, and the graph of nearest neighbours: a collection against itself.
+
+Both are exact and take n² products, blocked to a memory budget. Where the processor is fast with
+16-bit floats those decide what need not be looked at (see :mod:`retrieval.vectors.products`), and
+what is left is computed from the vectors as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.vectors.base import Positions, Rows
+from retrieval.vectors.products import Held, Products, fastest
+from retrieval.vectors.top import Top
+
+Pairs: TypeAlias = tuple[Positions, Positions, NDArray[np.float32]]
+Tell: TypeAlias = Callable[[int, int], None]
+
+_MEMORY_BYTES = 256 << 20
+_TILE = 4096
+
+
+def pairs_above(
+    rows: Rows,
+    threshold: float,
+    *,
+    memory_bytes: int = _MEMORY_BYTES,
+    start: int = 0,
+    tell: Tell | None = None,
+) -> Iterator[Pairs]:
+    """Every pair of rows whose cosine is at least ``threshold``, once.
+
+    Args:
+        rows: unit rows ``[n, dim]``; they may be larger than the budget.
+        threshold: cosine from which on a pair counts.
+        memory_bytes: about how much is held at a time, besides what the caller keeps.
+        start: only pairs whose later row is at ``start`` or after it: new rows against all.
+        tell: called with ``done`` and n when all pairs among the first ``done`` rows have been
+            given out; ``start=done`` goes on from there. The work left is about n² - done².
+
+    Yields:
+        ``a`` and ``b``, int64 ``[m]`` with ``a < b``, and float32 scores ``[m]``: cosines computed
+        in float64. In no order.
+    """
+    products = fastest()
+    n, dim = rows.shape
+    tile, outer = _sizes(memory_bytes, dim, products)
+    chunk = max(1, memory_bytes // 4 // (32 * tile))
+    for first, last in _blocks(rows, outer, start):
+        pieces = _held(products, last, tile)
+        for begin, block in _blocks(rows, tile, 0, first + len(last)):
+            left = products.hold(block)
+            for offset, right in pieces:
+                if begin >= first + offset + len(right.matrix):
+                    continue
+                exact = block, last[offset : offset + tile]
+                for a, b, score in _above(products, left, right, exact, threshold, chunk):
+                    a, b = a + begin, b + (first + offset)
+                    kept = a < b
+                    yield a[kept], b[kept], score[kept]
+        if tell is not None:
+            tell(first + len(last), n)
+
+
+def knn_graph(
+    rows: Rows,
+    k: int,
+    *,
+    memory_bytes: int = _MEMORY_BYTES,
+    tell: Tell | None = None,
+) -> tuple[Positions, NDArray[np.float32]]:
+    """The k nearest other rows of every row.
+
+    Args:
+        rows: unit rows ``[n, dim]``; they may be larger than the budget.
+        k: neighbours of each row, at least 1; a row is not its own neighbour.
+        memory_bytes: about how much is held at a time, besides the result.
+        tell: called with the number of finished rows, and n.
+
+    Returns:
+        Positions int64 ``[n, k]`` and float32 cosines ``[n, k]``, best first, equal ones in the
+        order of their positions; -1 and -inf where there are fewer.
+    """
+    products = fastest()
+    n, dim = rows.shape
+    tile, outer = _sizes(memory_bytes, dim, products)
+    chunk = max(1, memory_bytes // 4 // (32 * tile))
+    positions = np.empty((n, k), dtype=np.int64)
+    scores = np.empty((n, k), dtype=np.float32)
+    for first, block in _blocks(rows, outer):
+        pieces = _held(products, block, tile)
+        tops = [Top(len(held.matrix), k) for _, held in pieces]
+        for begin, other in _blocks(rows, tile):
+            right = products.hold(other)
+            for top, (offset, left) in zip(tops, pieces, strict=True):
+                exact = block[offset : offset + tile], other
+                origin = first + offset, begin
+                _nearer(products, top, k, left, right, exact, origin, chunk)
+        for top, (offset, held) in zip(tops, pieces, strict=True):
+            found, at = top.best(), slice(first + offset, first + offset + len(held.matrix))
+            positions[at], scores[at] = found.ids, found.scores
+        if tell is not None:
+            tell(first + len(block), n)
+    return positions, scores
+
+
+def _sizes(memory_bytes: int, dim: int, products: Products) -> tuple[int, int]:
+    """Rows of a tile's side and of an outer block, which is held while all rows pass by."""
+    row_bytes = 8 * max(1, dim)
+    side = int((memory_bytes / 4 / products.score_bytes) ** 0.5)
+    tile = max(1, min(_TILE, side, memory_bytes // 4 // row_bytes))
+    return tile, max(1, memory_bytes // 4 // row_bytes // tile) * tile
+
+
+def _blocks(
+    rows: Rows, size: int, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    for block in rows.blocks(size, start):
+        if stop is not None:
+            block = block[: stop - start]
+        if not len(block):
+            return
+        yield start, block
+        start += len(block)
+
+
+def _held(products: Products, block: NDArray[np.float32], tile: int) -> list[tuple[int, Held]]:
+    return [(at, products.hold(block[at : at + tile])) for at in range(0, len(block), tile)]
+
+
+_Exact: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def _above(
+    products: Products, left: Held, right: Held, exact: _Exact, threshold: float, chunk: int
+) -> Iterator[Pairs]:
+    """Pairs of one tile, ``chunk`` rows at a time, so that even a tile full of pairs fits."""
+    found = products.scores(left, right)
+    bound = threshold - products.margin(left, right)
+    reached = np.flatnonzero(products.maxima(found, 1)[:, 0] >= bound)
+    for at in range(0, len(reached), chunk):
+        some = reached[at : at + chunk]
+        row, b = np.nonzero(products.wide(found, some) >= bound)
+        a = some[row]
+        score = _cosines(*exact, a, b)
+        kept = score >= np.float32(threshold)
+        yield a[kept], b[kept], score[kept]
+
+
+def _nearer(
+    products: Products,
+    top: Top,
+    k: int,
+    left: Held,
+    right: Held,
+    exact: _Exact,
+    origin: tuple[int, int],
+    chunk: int,
+) -> None:
+    """Let ``top`` take in what one tile, whose first row and column are ``origin``, can change."""
+    found: Any = products.scores(left, right)
+    margin = products.margin(left, right)
+    bound = np.maximum(top.bound, _reached(products, found, k + 1) - margin) - margin
+    candidates = np.flatnonzero(products.maxima(found, 1)[:, 0] >= bound)
+    for at in range(0, len(candidates), chunk):
+        some = candidates[at : at + chunk]
+        row, column = np.nonzero(products.wide(found, some) >= bound[some, None])
+        row = some[row]
+        other = row + origin[0] != column + origin[1]
+        row, column = row[other], column[other]
+        top.merge(row, column + origin[1], _cosines(*exact, row, column))
+
+
+def _reached(products: Products, scores: Any, k: int) -> NDArray[np.float32]:
+    """For each row a score that at least k of its columns have."""
+    columns = scores.shape[1]
+    if columns < k:
+        return np.full(len(scores), -np.inf, dtype=np.float32)
+    groups = max(k, min(8 * k, columns // 2))
+    best = np.partition(products.maxima(scores, groups), groups - k, axis=1)
+    return best[:, groups - k]
+
+
+def _cosines(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    a: Positions,
+    b: Positions,
+) -> NDArray[np.float32]:
+    """float32 ``[m]``: of rows ``a`` of ``left``, in order, with rows ``b`` of ``right``."""
+    some = a[np.flatnonzero(np.diff(a, prepend=-1))]
+    if len(a) * 16 > len(some) * len(right):
+        every = left[some].astype(np.float64) @ right.astype(np.float64).T
+        return np.clip(every[np.searchsorted(some, a), b], -1.0, 1.0).astype(np.float32)
+    score = np.empty(len(a), dtype=np.float32)
+    step = max(1, _MEMORY_BYTES // 16 // (16 * max(1, left.shape[1])))
+    for at in range(0, len(a), step):
+        x = left[a[at : at + step]].astype(np.float64)
+        y = right[b[at : at + step]].astype(np.float64)
+        score[at : at + step] = np.einsum("ij,ij->i", x, y)
+    return np.clip(score, -1.0, 1.0)

@@ -1,0 +1,185 @@
+"""Products of blocks of rows, in float32 or in half the bytes, with a proven bound of their error.
+
+A low-precision product may decide what is *not* looked at, if it is known how far it can be off.
+For unit rows x, y, rounded to x', y', the Cauchy-Schwarz inequality gives
+
+    |x·y - x'·y'| = |(x - x')·y + x'·(y - y')| <= |x - x'| |y| + |x'| |y - y'|
+
+in which the lengths of the residuals are measured, not assumed: a float format with p significant
+bits (bfloat16: 8, float16: 11) allows up to 2^-p, and rows reach about 0.4 of that. To this comes
+what the machine does with x' and y', whose products are exact in float32: at most dim rounded
+additions and one rounding, each off by at most 2^-22 of the sum of magnitudes (four times what
+rounding to nearest does, since matrix units may cut off; Higham, Accuracy and Stability of
+Numerical Algorithms, §3.1), and the rounding of a 16-bit result, by 2^-p.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LENGTH = 1.001
+"""No unit row is longer, after the rounding that made it float32 or float16."""
+_ADDITION = 2.0**-22
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Rows ready for products: ``matrix`` ``[n, dim]``, each off by at most ``residual``."""
+
+    matrix: Any
+    residual: float
+
+
+class Products(Protocol):
+    """Cosines of two blocks of unit rows, tile by tile."""
+
+    @property
+    def score_bytes(self) -> int:
+        """Bytes of one score."""
+
+    def hold(self, block: NDArray[np.float32]) -> Held:
+        """Unit rows ``[n, dim]`` in the form that products need."""
+
+    def margin(self, left: Held, right: Held) -> float:
+        """How far a score can be from the true cosine of the rows as they were given."""
+
+    def scores(self, left: Held, right: Held) -> Any:
+        """All cosines of two blocks ``[l, r]``; valid until the next call."""
+
+    def maxima(self, scores: Any, groups: int) -> NDArray[np.float32]:
+        """``[l, groups]``: the highest score of each of ``groups`` disjoint sets of columns."""
+
+    def wide(self, scores: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some rows of ``scores`` in float32."""
+
+
+class Full:
+    """Products in float32 by numpy."""
+
+    score_bytes = 4
+
+    def __init__(self) -> None:
+        """Start with no buffer."""
+        self._buffer = np.empty(0, dtype=np.float32)
+
+    def hold(self, block: NDArray[np.float32]) -> Held:
+        """The rows as they are."""
+        return Held(block, 0.0)
+
+    def margin(self, left: Held, right: Held) -> float:
+        """Of float32 additions."""
+        return _margin(left, right, 0.0)
+
+    def scores(self, left: Held, right: Held) -> NDArray[np.float32]:
+        """float32 ``[l, r]``."""
+        shape = len(left.matrix), len(right.matrix)
+        if self._buffer.size < shape[0] * shape[1]:
+            self._buffer = np.empty(shape[0] * shape[1], dtype=np.float32)
+        out = self._buffer[: shape[0] * shape[1]].reshape(shape)
+        return np.matmul(left.matrix, right.matrix.T, out=out)
+
+    def maxima(self, scores: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
+        """Groups take every ``groups``-th column; columns beyond the last full round are left."""
+        deep = scores.shape[1] // groups
+        best: NDArray[np.float32] = (
+            scores.max(axis=1, keepdims=True)
+            if groups == 1
+            else scores[:, : deep * groups].reshape(len(scores), deep, groups).max(axis=1)
+        )
+        return best
+
+    def wide(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """A copy of some rows."""
+        return scores[rows]
+
+
+class Half:
+    """Products in a 16-bit format by torch, summed in float32.
+
+    The result is float32 on CUDA, where torch may otherwise sum parts of it in 16 bits, and of the
+    16-bit format on the CPU, where it can be nothing else.
+    """
+
+    def __init__(self, kind: str = "bfloat16", device: str = "cpu") -> None:
+        """Round to ``kind``, ``bfloat16`` or ``float16``, and compute on ``device``."""
+        import torch
+
+        self._torch, self._device = torch, device
+        self._dtype = torch.bfloat16 if kind == "bfloat16" else torch.float16
+        self._wide = device.startswith("cuda")
+        self._rounding = 0.0 if self._wide else float(torch.finfo(self._dtype).eps) / 2
+        self.score_bytes = 4 if self._wide else 2
+
+    def hold(self, block: NDArray[np.float32]) -> Held:
+        """Rounded rows on the device, and the length of the longest residual."""
+        torch = self._torch
+        # A copy, since torch wants to be able to write into what it wraps.
+        exact = torch.from_numpy(np.array(block, dtype=np.float32)).to(self._device)
+        rounded = exact.to(self._dtype)
+        if not len(block):
+            return Held(rounded, 0.0)
+        longest = torch.linalg.vector_norm(exact.sub_(rounded), dim=1).max()
+        return Held(rounded, float(longest) * _LENGTH)
+
+    def margin(self, left: Held, right: Held) -> float:
+        """Of the residuals, of float32 additions, and of rounding the result."""
+        return _margin(left, right, self._rounding)
+
+    def scores(self, left: Held, right: Held) -> Any:
+        """A tensor ``[l, r]`` on the device."""
+        if self._wide:
+            wide = self._torch.float32
+            return self._torch.mm(left.matrix, right.matrix.T, out_dtype=wide)
+        return self._torch.mm(left.matrix, right.matrix.T)
+
+    def maxima(self, scores: Any, groups: int) -> NDArray[np.float32]:
+        """Groups take every ``groups``-th column; columns beyond the last full round are left."""
+        deep = scores.shape[1] // groups
+        if groups == 1:
+            best = scores.amax(1, keepdim=True)
+        else:
+            best = scores[:, : deep * groups].reshape(len(scores), deep, groups).amax(1)
+        found: NDArray[np.float32] = best.float().cpu().numpy()
+        return found
+
+    def wide(self, scores: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some rows, exact as float32."""
+        chosen = self._torch.from_numpy(rows).to(self._device)
+        found: NDArray[np.float32] = scores[chosen].float().cpu().numpy()
+        return found
+
+
+def fastest() -> Products:
+    """Half precision where torch is here and this processor is faster with it, else float32."""
+    return Half() if find_spec("torch") and _half_pays() else Full()
+
+
+def _margin(left: Held, right: Held, rounding: float) -> float:
+    a, b = left.residual, right.residual
+    dim = int(left.matrix.shape[1])
+    size = (_LENGTH + a) * (_LENGTH + b)
+    return _LENGTH * a + (_LENGTH + a) * b + ((dim + 1) * _ADDITION + rounding) * size
+
+
+@cache
+def _half_pays() -> bool:
+    """Whether bfloat16 products take at most two thirds of numpy's time, tried once."""
+    rows = np.full((2048, 256), 1 / 16, dtype=np.float32)
+    taken = []
+    for products in (Full(), Half()):
+        held = products.hold(rows)
+        products.scores(held, held)
+        tries = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            products.scores(held, held)
+            tries.append(time.perf_counter() - begin)
+        taken.append(min(tries))
+    return taken[1] * 1.5 < taken[0]

@@ -1,0 +1,170 @@
+"""Pairs and neighbour graphs against comparing everything in float64."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from retrieval.vectors import join
+from retrieval.vectors.join import knn_graph, pairs_above
+from retrieval.vectors.products import Full, Half
+from tests.vectors.clusters import ArrayRows
+
+here = importlib.util.find_spec("torch") is not None
+KINDS = [
+    pytest.param(Full, id="float32"),
+    pytest.param(
+        Half, id="half", marks=[pytest.mark.slow, pytest.mark.skipif(not here, reason="torch")]
+    ),
+]
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def products(request):
+    before, join.fastest = join.fastest, request.param
+    request.param()  # imports torch, which takes longer than an example may
+    yield request.param
+    join.fastest = before
+
+
+def near_copies(rng, n, dim):
+    """Rows of which many are close to others, and some the same."""
+    base = rng.standard_normal((max(1, n // 3), dim))
+    rows = base[rng.integers(0, len(base), n)]
+    rows = rows + rng.choice([0.0, 0.05, 0.3], (n, 1)) * rng.standard_normal((n, dim))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def exact(matrix):
+    wide = matrix.astype(np.float64)
+    return wide @ wide.T
+
+
+def everything(pairs):
+    found = list(pairs)
+    if not found:
+        return {}
+    a, b, score = (np.concatenate(part) for part in zip(*found, strict=True))
+    assert a.dtype == b.dtype == np.int64 and score.dtype == np.float32
+    assert (a < b).all()
+    made = dict(zip(zip(a.tolist(), b.tolist(), strict=True), score.tolist(), strict=True))
+    assert len(made) == len(a), "a pair came twice"
+    return made
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(0, 90),
+    dim=st.integers(1, 40),
+    threshold=st.floats(-1.0, 0.9999),
+    start=st.integers(0, 95),
+    memory=st.sampled_from([1, 3000, 20_000, 1 << 20]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_pairs_are_those_of_brute_force(products, n, dim, threshold, start, memory, seed):
+    matrix = near_copies(np.random.default_rng(seed), n, dim)
+    cosines = exact(matrix)
+    assume(not (np.abs(cosines - threshold) < 1e-6).any())
+    done = []
+
+    def tell(*told):
+        done.append(told)
+
+    found = everything(
+        pairs_above(ArrayRows(matrix), threshold, memory_bytes=memory, start=start, tell=tell)
+    )
+
+    a, b = np.nonzero(np.triu(cosines >= threshold, 1))
+    late = b >= start
+    assert found.keys() == set(zip(a[late].tolist(), b[late].tolist(), strict=True))
+    for (x, y), score in found.items():
+        assert abs(score - cosines[x, y]) < 1e-6
+    assert [told[0] for told in done] == sorted({told[0] for told in done})
+    if start < n:
+        assert done[-1] == (n, n)
+
+
+def test_pairs_go_on_where_they_stopped(products):
+    rows = ArrayRows(near_copies(np.random.default_rng(5), 300, 8))
+    whole = everything(pairs_above(rows, 0.9, memory_bytes=5000))
+    stopped: list[int] = []
+    first = []
+    for part in pairs_above(
+        rows, 0.9, memory_bytes=5000, tell=lambda done, _: stopped.append(done)
+    ):
+        first.append(part)
+        if len(stopped) > 2:
+            break
+    kept = {pair: s for pair, s in everything(first).items() if pair[1] < stopped[-1]}
+    rest = everything(pairs_above(rows, 0.9, memory_bytes=5000, start=stopped[-1]))
+    assert kept and rest and not kept.keys() & rest.keys()
+    assert kept | rest == whole
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(0, 90),
+    dim=st.integers(1, 40),
+    k=st.integers(1, 12),
+    memory=st.sampled_from([1, 3000, 20_000, 1 << 20]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_neighbours_are_those_of_brute_force(products, n, dim, k, memory, seed):
+    matrix = near_copies(np.random.default_rng(seed), n, dim)
+    done = []
+    positions, scores = knn_graph(
+        ArrayRows(matrix), k, memory_bytes=memory, tell=lambda *told: done.append(told)
+    )
+    assert positions.shape == scores.shape == (n, k)
+    assert positions.dtype == np.int64 and scores.dtype == np.float32
+    cosines = np.clip(exact(matrix), -1.0, 1.0)
+    np.fill_diagonal(cosines, -np.inf)
+    filled = min(k, max(n - 1, 0))
+    assert (positions[:, filled:] == -1).all() and np.isneginf(scores[:, filled:]).all()
+    positions, scores = positions[:, :filled], scores[:, :filled]
+    np.testing.assert_allclose(scores, -np.sort(-cosines, axis=1)[:, :filled], atol=1e-6)
+    np.testing.assert_allclose(scores, np.take_along_axis(cosines, positions, 1), atol=1e-6)
+    assert all(len(set(row)) == filled for row in positions.tolist())
+    tied = np.diff(scores, axis=1) == 0
+    assert (np.diff(positions, axis=1)[tied] > 0).all(), "equal scores come by position"
+    assert not n or done[-1] == (n, n)
+
+
+def test_many_copies_of_one_row_are_told_by_position(products):
+    row = np.random.default_rng(0).standard_normal(16)
+    matrix = np.tile((row / np.linalg.norm(row)).astype(np.float32), (500, 1))
+    positions, _ = knn_graph(ArrayRows(matrix), 3, memory_bytes=1 << 15)
+    want = [[p for p in range(4) if p != i][:3] for i in range(500)]
+    assert positions.tolist() == want
+    assert len(everything(pairs_above(ArrayRows(matrix), 0.999, memory_bytes=1 << 15))) == 124_750
+
+
+@settings(deadline=None)
+@given(
+    dim=st.integers(1, 700),
+    left=st.integers(1, 9),
+    right=st.integers(1, 300),
+    scale=st.sampled_from([1.0, 1e-3]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_are_no_further_off_than_they_say(products, dim, left, right, scale, seed):
+    rng = np.random.default_rng(seed)
+    kinds = [Full()] if products is Full else [Half(), Half("float16")]
+    a, b = rng.standard_normal((left, dim)), rng.standard_normal((right, dim))
+    a[:, 1:] *= scale
+    b[: right // 2] = a[rng.integers(0, left, right // 2)]
+    a, b = ((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (a, b))
+    want = a.astype(np.float64) @ b.astype(np.float64).T
+    for made in kinds:
+        x, y = made.hold(a), made.hold(b)
+        got = made.scores(x, y)
+        wide = made.wide(got, np.arange(left))
+        margin = made.margin(x, y)
+        assert np.abs(wide - want).max() <= margin < 0.02
+        np.testing.assert_array_equal(made.maxima(got, 1)[:, 0], wide.max(axis=1))
+        groups = made.maxima(got, min(right, 4))
+        assert (groups <= wide.max(axis=1, keepdims=True)).all()
