@@ -20,6 +20,7 @@ class Question(TypedDict):
     where: str | None
     k: int
     space: str | None
+    index: str | None
 
 
 def absolute(collection: str) -> str:
@@ -41,4 +42,5 @@ def answer(collection: Collection, question: Question) -> Hits:
         where=question["where"],
         k=question["k"],
         space=question["space"],
+        index=question["index"],
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from indexers.indexing import bring_up_to_date, check_kind
 from indexers.interrupts import Stop, stoppable
 from indexers.known import Known, KnownImages, vanished
 from indexers.labels import Labels, labels_from
@@ -49,6 +50,7 @@ def ingest(
     commit_rows: int = 2048,
     prune: bool = False,
     dry_run: bool = False,
+    index: str | None = None,
     watch: Watch | None = None,
     tell: Callable[[str], None] | None = None,
     stop: threading.Event | None = None,
@@ -75,8 +77,10 @@ def ingest(
         commit_rows: images written together; fewer if ten seconds have passed.
         prune: take images out whose file below ``source`` is gone.
         dry_run: read and compare, write nothing.
+        index: kind of index that every space is to have, or ``auto``; by default the indexes that
+            there are take in what is new, and a space that became large gets its first.
         watch: called now and then with the report so far.
-        tell: called with a line about what ``precision`` chose.
+        tell: called with a line about what ``precision`` chose and which indexes are made.
         stop: set it from another thread to end the run after what is under way.
 
     Returns:
@@ -86,9 +90,11 @@ def ingest(
         SourceError: if a source or the labels cannot be read; nothing is written.
         EncoderError: if an encoder cannot be loaded; nothing is written.
         SpaceMismatch: if the collection was made by another encoder; nothing is written.
+        VectorIndexError: if there is no index of that kind, or it cannot be made here.
         IngestInterrupted: on SIGINT or SIGTERM, after committing what was done.
     """
     started = time.monotonic()
+    check_kind(index)
     sources = _sources(source, include, exclude)
     facts = labels_from(labels)
     sample = partial(sample_pictures, sources)
@@ -99,6 +105,8 @@ def ingest(
     run = _Run(sources, target, usable, facts, report, watch, commit_rows)
     with stoppable(stop) as wish:
         run.go(workers or settings.cores(), batch_size, wish, prune=prune)
+        if target is not None and not dry_run and not wish.is_set():
+            bring_up_to_date(target, index, tell)
     report.seconds = time.monotonic() - started
     run.tell()
     if wish.signal is not None:

@@ -13,12 +13,22 @@ if TYPE_CHECKING:
     from indexers import IngestReport
 
 _Globs = list[str] | None
+_Sources = Annotated[
+    list[str] | None, typer.Argument(metavar="[SOURCE…]", help="Folders or image files.")
+]
+_Kind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|KIND",
+        help="Have an index of this kind; without SOURCE, make it anew and do nothing else.",
+    ),
+]
 _COUNTS = ("added", "updated", "skipped", "removed", "failed", "encoded")
 
 
 def index(
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Folders or image files.")],
     collection: options.Collection,
+    source: _Sources = None,
     encoder: Annotated[
         list[str] | None,
         typer.Option(help="Encoder of a new collection, or one to add; see `retrieval encoders`."),
@@ -44,6 +54,7 @@ def index(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen; write nothing.")
     ] = False,
+    index: _Kind = None,
     json: options.Json = False,
 ) -> None:
     """Bring a collection up to date with folders of images.
@@ -55,6 +66,11 @@ def index(
     """
     import sys
 
+    if not source:
+        if index is None:
+            raise typer.BadParameter("name a folder, or an index to make with --index")
+        _make_index(collection, index, json)
+        return
     from indexers import IngestInterrupted, ingest
     from indexers.sources import FolderSource
     from retrieval.store import Store
@@ -76,6 +92,7 @@ def index(
                 batch_size=batch_size,
                 prune=prune,
                 dry_run=dry_run,
+                index=index,
                 watch=watch,
                 tell=note,
             )
@@ -84,6 +101,25 @@ def index(
         complain(str(stopped))
         raise typer.Exit(128 + stopped.signal) from stopped
     _tell(report, collection, json, labels)
+
+
+def _make_index(collection: str, kind: str, json: bool) -> None:
+    import retrieval
+
+    opened = retrieval.open(collection)
+    made = {space: opened.build_index(space, kind, tell=note) for space in opened.spaces}
+    if json:
+        print_json({"indexes": made})
+        return
+    from app.output import console
+
+    for space, facts in made.items():
+        measured = facts["measured"]
+        console().print(
+            f"{space}: {facts['kind']} of {facts['rows']} vectors in {measured['build_s']} s, "
+            f"ann_recall_at_10 {measured['ann_recall_at_10']:.3f}, {measured['latency_ms']:.2f} ms "
+            "a query"
+        )
 
 
 def _tell_default(collection: str) -> None:

@@ -29,6 +29,9 @@ def search(
     where: options.Where = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
     space: Annotated[str | None, typer.Option(help="Search this space.")] = None,
+    index: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Ask this index; exact for none.")
+    ] = None,
     json: options.Json = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
     sheet: Annotated[
@@ -58,6 +61,7 @@ def search(
         where=where,
         k=k,
         space=space,
+        index=index,
     )
     answer = None if sheet else warm.ask(question)
     if answer is None:

@@ -52,7 +52,7 @@ def _print_status(facts: dict[str, Any]) -> None:
     disk = "" if size is None else f", {size / 1e6:.1f} MB on disk"
     out.print(f"{facts['failures']} failures{disk}")
     out.print(f"columns for --where: {', '.join(facts['columns'])}")
-    rows = [("space", "encoder", "dim", "vectors", "computed by", "search", "holds")]
+    rows = [("space", "encoder", "dim", "vectors", "computed by", "holds")]
     rows += [
         (
             space["name"],
@@ -60,10 +60,30 @@ def _print_status(facts: dict[str, Any]) -> None:
             str(space["dim"]),
             str(space["vectors"]),
             ", ".join(space["runtimes"]),
-            space["index"],
             " and ".join(space["modalities"]),
         )
         for space in facts["spaces"]
     ]
     if len(rows) > 1:
         print_columns(rows, right={2, 3})
+    indexes = [("index", "space", "rows", "behind", "ann_recall@10", "one query", "bytes a row")]
+    for space in facts["spaces"]:
+        indexes += [_index_row(space["name"], index) for index in space["indexes"]]
+    if len(indexes) > 1:
+        out.print()
+        print_columns(indexes, right={2, 3, 4, 5, 6})
+    elif len(rows) > 1:
+        out.print("no index: every search compares all vectors, which is exact")
+
+
+def _index_row(space: str, index: dict[str, Any]) -> tuple[str, str, str, str, str, str, str]:
+    measured = index["measured"]
+    return (
+        index["kind"],
+        space,
+        f"{index['rows']}",
+        f"{index['behind']}",
+        f"{measured['ann_recall_at_10']:.3f} ({measured['low']:.3f}–{measured['high']:.3f})",
+        f"{measured['latency_ms']:.2f} ms",
+        f"{measured['bytes_per_vector']:.0f}",
+    )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from retrieval.query.collection import Collection
 
 _TIE = 1e-5
+_INDEX_FACTS = ("kind", "rows", "behind", "version", "created_at", "effort", "measured")
 
 
 def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
@@ -39,7 +40,10 @@ def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
                 "pooling": space.pooling,
                 "runtimes": space.runtime.split(", "),
                 "vectors": pc.sum(known[f"embedded:{space.name}"]).as_py() or 0,
-                "index": "exact scan, always fresh",
+                "indexes": [
+                    {name: facts[name] for name in _INDEX_FACTS if name in facts}
+                    for facts in collection.indexes(space.name)
+                ],
             }
             for space in store.spaces.values()
         ],

@@ -225,6 +225,21 @@ class Collection:
         """
         return Indexes(self.store.again()).build(space, kind, target=target, tell=tell)
 
+    def indexes(self, space: str) -> list[dict[str, Any]]:
+        """What each index of a space says of itself: kind, rows, version, what was measured.
+
+        Newest first. ``behind`` is the number of rows that are new or changed since, which a search
+        scans beside it, or that are gone.
+        """
+        with self._lock:
+            self.store.refresh()
+            found = Indexes(self.store).facts(space)
+            for facts in found:
+                view = self._views.at_version(space, facts["kind"])
+                gone = 0 if view is None or view.dead is None else int(view.dead.sum())
+                facts["behind"] = 0 if view is None else len(view.fresh[0]) + gone
+            return found
+
     def update_indexes(self, *, tell: Callable[[str], None] | None = None) -> bool:
         """Take new rows into the indexes where that is due, and index spaces that became large.
 
