@@ -16,6 +16,14 @@ _Globs = list[str] | None
 _Sources = Annotated[
     list[str] | None, typer.Argument(metavar="[SOURCE…]", help="Folders or image files.")
 ]
+_Encoders = Annotated[
+    list[str] | None,
+    typer.Option(help="Encoder of a new collection, or one to add; see `retrieval encoders`."),
+]
+_Labels = Annotated[
+    str | None,
+    typer.Option(metavar="folder|CSV:COLUMN", help="Labels: folder names, or a CSV's column."),
+]
 _Kind = Annotated[
     str | None,
     typer.Option(
@@ -29,18 +37,12 @@ _COUNTS = ("added", "updated", "skipped", "removed", "failed", "encoded")
 def index(
     collection: options.Collection,
     source: _Sources = None,
-    encoder: Annotated[
-        list[str] | None,
-        typer.Option(help="Encoder of a new collection, or one to add; see `retrieval encoders`."),
-    ] = None,
+    encoder: _Encoders = None,
     dtype: Annotated[
         Literal["float32", "float16"] | None,
         typer.Option(help="How a new collection stores vectors; float32 unless said."),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="folder|CSV:COLUMN", help="Labels: folder names, or a CSV's column."),
-    ] = None,
+    labels: _Labels = None,
     include: Annotated[_Globs, typer.Option(metavar="GLOB", help="Only files that match.")] = None,
     exclude: Annotated[_Globs, typer.Option(metavar="GLOB", help="Leave these out.")] = None,
     precision: options.Precision = "fp32",
