@@ -1,4 +1,4 @@
-"""Indexes after a run: those that there are take in what is new."""
+"""Indexes after a run: those that there are take in what is new; a large space gets its first."""
 
 from __future__ import annotations
 

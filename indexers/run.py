@@ -57,28 +57,25 @@ def ingest(
 ) -> IngestReport:
     """Bring ``collection`` up to date with ``source``.
 
-    Unchanged files (path, size, time) are skipped; a file that moved keeps its id and vectors; a
-    file whose bytes are already known is not encoded again; a file that cannot be read, decoded
-    or encoded goes to the failures table and stops nothing. Running it twice changes nothing;
-    killed anywhere and run again, it ends where one clean run ends.
+    Unchanged files (path, size, time) are skipped; a moved file keeps its id and vectors; known
+    bytes are not encoded again; a file that cannot be read, decoded or encoded goes to the failures
+    table. Run twice, nothing changes; killed anywhere and run again, it ends where one run ends.
 
     Args:
         source: folder, image file, or several of them.
         collection: an open collection, or a path, where one is made if there is none.
         encoders: those of a new collection; for an existing one, more to add.
-        dtype: how a new collection or an added space stores vectors; float32 unless said.
+        dtype: how new spaces store vectors; float32 unless said.
         labels: ``folder``, ``FILE.csv:COLUMN``, or an object with facts by path.
         include: globs; with any, a file must match one.
         exclude: globs of files and folders to leave out.
-        precision: how encoders run, see :func:`retrieval.encoders.load`; ``auto`` measures on some
-            of these images.
+        precision: how encoders run, see :func:`retrieval.encoders.load`.
         workers: threads; by default one for every core this process may use.
         batch_size: pictures that go through an encoder together.
         commit_rows: images written together; fewer if ten seconds have passed.
         prune: take images out whose file below ``source`` is gone.
         dry_run: read and compare, write nothing.
-        index: kind of index that every space is to have, or ``auto``; by default the indexes that
-            there are take in what is new, and a space that became large gets its first.
+        index: kind of index that every space is to have; see :mod:`indexers.indexing`.
         watch: called now and then with the report so far.
         tell: called with a line about what ``precision`` chose and which indexes are made.
         stop: set it from another thread to end the run after what is under way.
@@ -88,8 +85,8 @@ def ingest(
 
     Raises:
         SourceError: if a source or the labels cannot be read; nothing is written.
-        EncoderError: if an encoder cannot be loaded; nothing is written.
-        SpaceMismatch: if the collection was made by another encoder; nothing is written.
+        EncoderError, SpaceMismatch: if an encoder cannot be loaded, or is another one than the
+            collection's; nothing is written.
         VectorIndexError: if there is no index of that kind, or it cannot be made here.
         IngestInterrupted: on SIGINT or SIGTERM, after committing what was done.
     """
@@ -97,8 +94,7 @@ def ingest(
     check_kind(index)
     sources = _sources(source, include, exclude)
     facts = labels_from(labels)
-    sample = partial(sample_pictures, sources)
-    loader = Loader("fp32" if dry_run else precision, sample, tell)
+    loader = Loader("fp32" if dry_run else precision, partial(sample_pictures, sources), tell)
     target = collection_for(collection, encoders, dtype, facts, loader, dry_run=dry_run)
     usable = encoders_for(target, encoders, dtype, loader, dry_run=dry_run)
     report = IngestReport(dry_run=dry_run)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _Globs = list[str] | None
 _Sources = Annotated[
-    list[str] | None, typer.Argument(metavar="[SOURCE…]", help="Folders or image files.")
+    list[str] | None, typer.Argument(metavar="SOURCE…", help="Folders or image files.")
 ]
 _Encoders = Annotated[
     list[str] | None,
