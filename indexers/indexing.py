@@ -23,7 +23,7 @@ def check_kind(kind: str | None) -> None:
 
 
 def bring_up_to_date(
-    collection: Collection, kind: str | None, tell: Callable[[str], None] | None = None
+    collection: Collection | None, kind: str | None, tell: Callable[[str], None] | None = None
 ) -> None:
     """Take new rows into the indexes, and make those of ``kind`` that are missing.
 
@@ -31,6 +31,8 @@ def bring_up_to_date(
         VectorIndexError: if an index of the kind that was asked for cannot be made. One that was
             not asked for only costs time, so that a failure of it is logged.
     """
+    if collection is None:
+        return
     try:
         collection.update_indexes(tell=tell)
     except VectorIndexError as error:

@@ -101,13 +101,9 @@ def ingest(
     run = _Run(sources, target, usable, facts, report, watch, commit_rows)
     with stoppable(stop) as wish:
         run.go(workers or settings.cores(), batch_size, wish, prune=prune)
-        if target is not None and not dry_run and not wish.is_set():
+        if not dry_run and not wish.is_set():
             bring_up_to_date(target, index, tell)
-    report.seconds = time.monotonic() - started
-    run.tell()
-    if wish.signal is not None:
-        raise IngestInterrupted(report, wish.signal)
-    return report
+    return run.report_of(started, wish)
 
 
 class _Run:
@@ -148,6 +144,14 @@ class _Run:
         self.report.interrupted = stop.is_set()
         if not self.report.interrupted:
             self._finish(prune=prune)
+
+    def report_of(self, started: float, wish: Stop) -> IngestReport:
+        """The report of a run that began at ``started``; raises it if a signal ended the run."""
+        self.report.seconds = time.monotonic() - started
+        self.tell()
+        if wish.signal is not None:
+            raise IngestInterrupted(self.report, wish.signal)
+        return self.report
 
     def tell(self) -> None:
         """Show the report to whoever watches."""
