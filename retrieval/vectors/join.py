@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.vectors.base import Positions, Rows
-from retrieval.vectors.products import Held, Products, fastest
+from retrieval.vectors.products import Held, Products, cosines, fastest, reached
 from retrieval.vectors.top import Top
 
 Pairs: TypeAlias = tuple[Positions, Positions, NDArray[np.float32]]
@@ -140,12 +140,11 @@ def _above(
 ) -> Iterator[Pairs]:
     """Pairs of one tile, ``chunk`` rows at a time, so that even a tile full of pairs fits."""
     found = products.scores(left, right)
-    bound = threshold - products.margin(left, right)
-    reached = np.flatnonzero(products.maxima(found, 1)[:, 0] >= bound)
-    for at in range(0, len(reached), chunk):
-        some = reached[at : at + chunk]
-        row, b = np.nonzero(products.wide(found, some) >= bound)
-        a = some[row]
+    bound = np.float32(threshold - products.margin(left, right))
+    candidates = np.flatnonzero(products.maxima(found, 1)[:, 0] >= bound)
+    for at in range(0, len(candidates), chunk):
+        some = candidates[at : at + chunk]
+        a, b = products.reaching(found, some, np.full(len(some), bound, dtype=np.float32))
         score = _cosines(*exact, a, b)
         kept = score >= np.float32(threshold)
         yield a[kept], b[kept], score[kept]
@@ -164,25 +163,14 @@ def _nearer(
     """Let ``top`` take in what one tile, whose first row and column are ``origin``, can change."""
     found: Any = products.scores(left, right)
     margin = products.margin(left, right)
-    bound = np.maximum(top.bound, _reached(products, found, k + 1) - margin) - margin
+    bound = np.maximum(top.bound, reached(products, found, k + 1) - margin) - margin
     candidates = np.flatnonzero(products.maxima(found, 1)[:, 0] >= bound)
     for at in range(0, len(candidates), chunk):
         some = candidates[at : at + chunk]
-        row, column = np.nonzero(products.wide(found, some) >= bound[some, None])
-        row = some[row]
+        row, column = products.reaching(found, some, bound[some])
         other = row + origin[0] != column + origin[1]
         row, column = row[other], column[other]
         top.merge(row, column + origin[1], _cosines(*exact, row, column))
-
-
-def _reached(products: Products, scores: Any, k: int) -> NDArray[np.float32]:
-    """For each row a score that at least k of its columns have."""
-    columns = scores.shape[1]
-    if columns < k:
-        return np.full(len(scores), -np.inf, dtype=np.float32)
-    groups = max(k, min(8 * k, columns // 2))
-    best = np.partition(products.maxima(scores, groups), groups - k, axis=1)
-    return best[:, groups - k]
 
 
 def _cosines(
@@ -197,9 +185,7 @@ def _cosines(
         every = left[some].astype(np.float64) @ right.astype(np.float64).T
         return np.clip(every[np.searchsorted(some, a), b], -1.0, 1.0).astype(np.float32)
     score = np.empty(len(a), dtype=np.float32)
-    step = max(1, _MEMORY_BYTES // 16 // (16 * max(1, left.shape[1])))
+    step = max(1, (16 << 20) // (8 * max(1, left.shape[1])))
     for at in range(0, len(a), step):
-        x = left[a[at : at + step]].astype(np.float64)
-        y = right[b[at : at + step]].astype(np.float64)
-        score[at : at + step] = np.einsum("ij,ij->i", x, y)
-    return np.clip(score, -1.0, 1.0)
+        score[at : at + step] = cosines(left[a[at : at + step]], right[b[at : at + step]])
+    return score

@@ -24,6 +24,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.vectors.base import Positions
+
 _LENGTH = 1.001
 """No unit row is longer, after the rounding that made it float32 or float16."""
 _ADDITION = 2.0**-22
@@ -56,8 +58,13 @@ class Products(Protocol):
     def maxima(self, scores: Any, groups: int) -> NDArray[np.float32]:
         """``[l, groups]``: the highest score of each of ``groups`` disjoint sets of columns."""
 
-    def wide(self, scores: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Some rows of ``scores`` in float32."""
+    def reaching(
+        self, scores: Any, rows: Positions, bounds: NDArray[np.float32]
+    ) -> tuple[Positions, Positions]:
+        """Row and column of each score that reaches its row's bound, of some ``rows``, in order.
+
+        ``bounds`` has one entry for each of ``rows``.
+        """
 
 
 class Full:
@@ -95,9 +102,12 @@ class Full:
         )
         return best
 
-    def wide(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """A copy of some rows."""
-        return scores[rows]
+    def reaching(
+        self, scores: NDArray[np.float32], rows: Positions, bounds: NDArray[np.float32]
+    ) -> tuple[Positions, Positions]:
+        """By numpy."""
+        row, column = np.nonzero(scores[rows] >= bounds[:, None])
+        return rows[row], column
 
 
 class Half:
@@ -111,7 +121,7 @@ class Half:
         """Round to ``kind``, ``bfloat16`` or ``float16``, and compute on ``device``."""
         import torch
 
-        self._torch, self._device = torch, device
+        self._torch, self.device = torch, device
         self._dtype = torch.bfloat16 if kind == "bfloat16" else torch.float16
         self._wide = device.startswith("cuda")
         self._rounding = 0.0 if self._wide else float(torch.finfo(self._dtype).eps) / 2
@@ -121,12 +131,16 @@ class Half:
         """Rounded rows on the device, and the length of the longest residual."""
         torch = self._torch
         # A copy, since torch wants to be able to write into what it wraps.
-        exact = torch.from_numpy(np.array(block, dtype=np.float32)).to(self._device)
+        exact = torch.from_numpy(np.array(block, dtype=np.float32)).to(self.device)
         rounded = exact.to(self._dtype)
         if not len(block):
             return Held(rounded, 0.0)
         longest = torch.linalg.vector_norm(exact.sub_(rounded), dim=1).max()
         return Held(rounded, float(longest) * _LENGTH)
+
+    def empty(self, shape: tuple[int, int]) -> Any:
+        """Room on the device for rows of that shape."""
+        return self._torch.empty(shape, dtype=self._dtype, device=self.device)
 
     def margin(self, left: Held, right: Held) -> float:
         """Of the residuals, of float32 additions, and of rounding the result."""
@@ -149,16 +163,38 @@ class Half:
         found: NDArray[np.float32] = best.float().cpu().numpy()
         return found
 
-    def wide(self, scores: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Some rows, exact as float32."""
-        chosen = self._torch.from_numpy(rows).to(self._device)
-        found: NDArray[np.float32] = scores[chosen].float().cpu().numpy()
-        return found
+    def reaching(
+        self, scores: Any, rows: Positions, bounds: NDArray[np.float32]
+    ) -> tuple[Positions, Positions]:
+        """On the device; only what is found leaves it."""
+        torch = self._torch
+        chosen = torch.from_numpy(rows).to(self.device)
+        least = torch.from_numpy(bounds).to(self.device)
+        # In float32: torch would round the bounds to the 16-bit format, maybe up.
+        found = torch.nonzero(scores[chosen].float() >= least[:, None]).cpu().numpy()
+        return rows[found[:, 0]], np.ascontiguousarray(found[:, 1])
+
+
+def reached(products: Products, scores: Any, k: int) -> NDArray[np.float32]:
+    """For each row of a tile a score that at least k of its columns have, near the k-th best."""
+    columns = scores.shape[1]
+    if columns < k:
+        return np.full(len(scores), -np.inf, dtype=np.float32)
+    groups = max(k, min(max(8 * k, 256), columns // 2))
+    best = np.partition(products.maxima(scores, groups), groups - k, axis=1)
+    edge: NDArray[np.float32] = best[:, groups - k]
+    return edge
+
+
+def cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 ``[m]``: of each row with the row beside it, summed in float64."""
+    found: NDArray[np.float64] = np.einsum("ij,ij->i", left, right, dtype=np.float64)
+    return found.clip(-1.0, 1.0).astype(np.float32)
 
 
 def fastest() -> Products:
     """Half precision where torch is here and this processor is faster with it, else float32."""
-    return Half() if find_spec("torch") and _half_pays() else Full()
+    return Half() if find_spec("torch") and half_pays() else Full()
 
 
 def _margin(left: Held, right: Held, rounding: float) -> float:
@@ -169,7 +205,7 @@ def _margin(left: Held, right: Held, rounding: float) -> float:
 
 
 @cache
-def _half_pays() -> bool:
+def half_pays() -> bool:
     """Whether bfloat16 products take at most two thirds of numpy's time, tried once."""
     rows = np.full((2048, 256), 1 / 16, dtype=np.float32)
     taken = []

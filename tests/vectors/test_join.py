@@ -162,9 +162,13 @@ def test_products_are_no_further_off_than_they_say(products, dim, left, right, s
     for made in kinds:
         x, y = made.hold(a), made.hold(b)
         got = made.scores(x, y)
-        wide = made.wide(got, np.arange(left))
+        wide = np.array(got) if products is Full else got.float().numpy()
         margin = made.margin(x, y)
         assert np.abs(wide - want).max() <= margin < 0.02
         np.testing.assert_array_equal(made.maxima(got, 1)[:, 0], wide.max(axis=1))
         groups = made.maxima(got, min(right, 4))
         assert (groups <= wide.max(axis=1, keepdims=True)).all()
+        some = np.arange(0, left, 2)
+        bounds = np.median(wide[some], axis=1)
+        row, column = made.reaching(got, some, bounds)
+        np.testing.assert_array_equal((row // 2, column), np.nonzero(wide[some] >= bounds[:, None]))
