@@ -52,26 +52,30 @@ class Measurement:
 
 
 class Trial:
-    """Queries with their exact answers, to measure indexes of the same rows on."""
+    """Queries with their exact answers, to measure indexes of the same rows on.
+
+    Half of the queries are rows that look for their neighbours without themselves. The other half
+    are rows moved away, in a random direction, as far as their nearest neighbour lies: no index
+    knows them, and most real queries lie nearer to what is stored than they do.
+    """
 
     def __init__(self, rows: Rows, extra: NDArray[np.float32] | None = None) -> None:
-        """Find the true neighbours, by one scan.
+        """Find the true neighbours, by two scans.
 
         Args:
-            rows: what is searched. Some of them, evenly spread, are the queries: each looks for
-                its neighbours without itself.
-            extra: float32 ``[m, dim]``, unit rows: queries that are no rows, as of texts. They are
-                another distribution than the rows are, and often harder.
+            rows: what is searched; queries are made of some, evenly spread.
+            extra: float32 ``[m, dim]``, unit rows: further queries, as of texts, which are another
+                distribution than the rows are.
         """
         n, dim = rows.shape
-        self._rows = rows
-        self._own = np.unique(np.linspace(0, n - 1, min(_QUERIES, n)).astype(np.int64))
-        if n == 0:
-            self._own = self._own[:0]
-        own = rows.take(self._own)
+        own = np.unique(np.linspace(0, n - 1, min(_QUERIES, n)).astype(np.int64))[:n]
+        near = nearest(_blocks(rows), rows.take(own), 2)
+        moved = _moved(rows.take(own[1::2]), near.scores[1::2, -1])
         more = np.empty((0, dim), np.float32) if extra is None else extra[:_QUERIES]
-        self._queries = np.concatenate([own, more])
-        self._self = np.concatenate([self._own, np.full(len(more), -1)])
+        self._rows = rows
+        self._queries = np.concatenate([rows.take(own[::2]), moved, more])
+        self._self = np.full(len(self._queries), -1)
+        self._self[: len(own[::2])] = own[::2]
         self._true = self._others(nearest(_blocks(rows), self._queries, min(K + 1, max(n, 1))))
 
     def measure(self, index: VectorIndex, effort: Effort) -> Measurement:
@@ -119,9 +123,9 @@ class Trial:
     def _search(
         self, index: VectorIndex, queries: NDArray[np.float32], effort: Effort
     ) -> Neighbors:
-        k = min(K + 1, self._rows.shape[0])
-        candidates = index.candidates(queries, k, effort)
-        return Neighbors(*rescore(self._rows, queries, candidates, k))
+        n = self._rows.shape[0]
+        candidates = index.candidates(queries, min(K, n), effort)
+        return Neighbors(*rescore(self._rows, queries, candidates, min(K + 1, n)))
 
     def _others(self, found: Neighbors) -> NDArray[np.float32]:
         """Scores ``[q, 10]`` of the first ten that are not the query itself."""
@@ -137,6 +141,15 @@ class Trial:
         last = np.where(there, self._true, np.inf).min(axis=1, initial=np.inf)
         hits = (found >= last[:, None] - _TIE).sum(axis=1)
         return np.asarray(hits / np.maximum(1, there.sum(axis=1)), dtype=np.float64)
+
+
+def _moved(rows: NDArray[np.float32], cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Unit rows at the distance that ``cosines`` tell, each in a random direction."""
+    near = np.clip(cosines, 0.0, 1.0)[:, None]
+    away = np.random.default_rng(0).standard_normal(rows.shape)
+    away -= (away * rows).sum(axis=1, keepdims=True) * rows
+    away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12)
+    return np.asarray(near * rows + np.sqrt(1.0 - near**2) * away, dtype=np.float32)
 
 
 def _blocks(rows: Rows) -> Iterator[Block]:
