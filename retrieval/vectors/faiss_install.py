@@ -64,7 +64,7 @@ def load_faiss() -> ModuleType:
     repair = _REPAIR.format(names=name)
     try:
         import faiss
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a library of CUDA is missing
         raise InstallError(f"{name} does not import ({error}). Repair: {repair}") from error
     if not hasattr(faiss, "IndexFlatL2"):
         raise InstallError(f"the module faiss of {name} is an empty shell. Repair: {repair}")
