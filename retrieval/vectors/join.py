@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.vectors.base import Positions, Rows
-from retrieval.vectors.products import Held, Products, cosines, fastest, reached
+from retrieval.vectors.products import Held, Products, cosines, fastest, groups_of, kth
 from retrieval.vectors.top import Top
 
 Pairs: TypeAlias = tuple[Positions, Positions, NDArray[np.float32]]
@@ -48,8 +48,7 @@ def pairs_above(
     """
     products = fastest()
     n, dim = rows.shape
-    tile, outer = _sizes(memory_bytes, dim, products)
-    chunk = max(1, memory_bytes // 4 // (32 * tile))
+    tile, outer, chunk = _sizes(memory_bytes, dim, products)
     for first, last in _blocks(rows, outer, start):
         pieces = _held(products, last, tile)
         for begin, block in _blocks(rows, tile, 0, first + len(last)):
@@ -87,8 +86,7 @@ def knn_graph(
     """
     products = fastest()
     n, dim = rows.shape
-    tile, outer = _sizes(memory_bytes, dim, products)
-    chunk = max(1, memory_bytes // 4 // (32 * tile))
+    tile, outer, chunk = _sizes(memory_bytes, dim, products)
     positions = np.empty((n, k), dtype=np.int64)
     scores = np.empty((n, k), dtype=np.float32)
     for first, block in _blocks(rows, outer):
@@ -108,12 +106,14 @@ def knn_graph(
     return positions, scores
 
 
-def _sizes(memory_bytes: int, dim: int, products: Products) -> tuple[int, int]:
-    """Rows of a tile's side and of an outer block, which is held while all rows pass by."""
+def _sizes(memory_bytes: int, dim: int, products: Products) -> tuple[int, int, int]:
+    """Rows of a tile's side; of an outer block, held while all pass by; groups looked into."""
     row_bytes = 8 * max(1, dim)
     side = int((memory_bytes / 4 / products.score_bytes) ** 0.5)
     tile = max(1, min(_TILE, side, memory_bytes // 4 // row_bytes))
-    return tile, max(1, memory_bytes // 4 // row_bytes // tile) * tile
+    outer = max(1, memory_bytes // 4 // row_bytes // tile) * tile
+    depth = -(-tile // groups_of(tile, 1))
+    return tile, outer, max(1, memory_bytes // 4 // (64 * depth))
 
 
 def _blocks(
@@ -138,13 +138,15 @@ _Exact: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 def _above(
     products: Products, left: Held, right: Held, exact: _Exact, threshold: float, chunk: int
 ) -> Iterator[Pairs]:
-    """Pairs of one tile, ``chunk`` rows at a time, so that even a tile full of pairs fits."""
+    """Pairs of one tile, ``chunk`` groups at a time, so that even a tile full of pairs fits."""
     found = products.scores(left, right)
     bound = np.float32(threshold - products.margin(left, right))
-    candidates = np.flatnonzero(products.maxima(found, 1)[:, 0] >= bound)
-    for at in range(0, len(candidates), chunk):
-        some = candidates[at : at + chunk]
-        a, b = products.reaching(found, some, np.full(len(some), bound, dtype=np.float32))
+    count = groups_of(found.shape[1], 1)
+    rows, groups = np.nonzero(products.maxima(found, count) >= bound)
+    for at in range(0, len(rows), chunk):
+        some = rows[at : at + chunk]
+        bounds = np.full(len(some), bound)
+        a, b = products.look(found, some, groups[at : at + chunk], count, bounds)
         score = _cosines(*exact, a, b)
         kept = score >= np.float32(threshold)
         yield a[kept], b[kept], score[kept]
@@ -162,12 +164,15 @@ def _nearer(
 ) -> None:
     """Let ``top`` take in what one tile, whose first row and column are ``origin``, can change."""
     found: Any = products.scores(left, right)
-    margin = products.margin(left, right)
-    bound = np.maximum(top.bound, reached(products, found, k + 1) - margin) - margin
-    candidates = np.flatnonzero(products.maxima(found, 1)[:, 0] >= bound)
-    for at in range(0, len(candidates), chunk):
-        some = candidates[at : at + chunk]
-        row, column = products.reaching(found, some, bound[some])
+    count = groups_of(found.shape[1], k + 1)
+    maxima = products.maxima(found, count)
+    margin = np.float32(products.margin(left, right))
+    # One of the k + 1 best may be the row itself.
+    bound = np.maximum(top.bound, kth(maxima, k + 1) - margin) - margin
+    rows, groups = np.nonzero(maxima >= bound[:, None])
+    for at in range(0, len(rows), chunk):
+        some = rows[at : at + chunk]
+        row, column = products.look(found, some, groups[at : at + chunk], count, bound[some])
         other = row + origin[0] != column + origin[1]
         row, column = row[other], column[other]
         top.merge(row, column + origin[1], _cosines(*exact, row, column))
@@ -179,11 +184,7 @@ def _cosines(
     a: Positions,
     b: Positions,
 ) -> NDArray[np.float32]:
-    """float32 ``[m]``: of rows ``a`` of ``left``, in order, with rows ``b`` of ``right``."""
-    some = a[np.flatnonzero(np.diff(a, prepend=-1))]
-    if len(a) * 16 > len(some) * len(right):
-        every = left[some].astype(np.float64) @ right.astype(np.float64).T
-        return np.clip(every[np.searchsorted(some, a), b], -1.0, 1.0).astype(np.float32)
+    """float32 ``[m]``: of rows ``a`` of ``left`` with rows ``b`` of ``right``."""
     score = np.empty(len(a), dtype=np.float32)
     step = max(1, (16 << 20) // (8 * max(1, left.shape[1])))
     for at in range(0, len(a), step):

@@ -19,12 +19,14 @@ import time
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.vectors.base import Positions
+
+_Floats: TypeAlias = NDArray[np.float32]
 
 _LENGTH = 1.001
 """No unit row is longer, after the rounding that made it float32 or float16."""
@@ -46,7 +48,7 @@ class Products(Protocol):
     def score_bytes(self) -> int:
         """Bytes of one score."""
 
-    def hold(self, block: NDArray[np.float32]) -> Held:
+    def hold(self, block: _Floats) -> Held:
         """Unit rows ``[n, dim]`` in the form that products need."""
 
     def margin(self, left: Held, right: Held) -> float:
@@ -55,15 +57,26 @@ class Products(Protocol):
     def scores(self, left: Held, right: Held) -> Any:
         """All cosines of two blocks ``[l, r]``; valid until the next call."""
 
-    def maxima(self, scores: Any, groups: int) -> NDArray[np.float32]:
-        """``[l, groups]``: the highest score of each of ``groups`` disjoint sets of columns."""
+    def maxima(self, scores: Any, groups: int) -> _Floats:
+        """``[l, groups]``: the highest score of each group; one takes every ``groups``-th column.
 
-    def reaching(
-        self, scores: Any, rows: Positions, bounds: NDArray[np.float32]
+        Neighbours in storage, which are often alike, so fall into different groups.
+        """
+
+    def look(
+        self, scores: Any, rows: Positions, groups: Positions, count: int, bounds: _Floats
     ) -> tuple[Positions, Positions]:
-        """Row and column of each score that reaches its row's bound, of some ``rows``, in order.
+        """Places ``(row, column)`` of the scores that reach a bound.
 
-        ``bounds`` has one entry for each of ``rows``.
+        Args:
+            scores: of :meth:`scores`.
+            rows: ``[p]``, into which to look.
+            groups: ``[p]``, in which group of that row's columns.
+            count: how many groups there are.
+            bounds: ``[p]``, what must be reached there.
+
+        Returns:
+            int64 rows and columns, in the order of the entries.
         """
 
 
@@ -76,7 +89,7 @@ class Full:
         """Start with no buffer."""
         self._buffer = np.empty(0, dtype=np.float32)
 
-    def hold(self, block: NDArray[np.float32]) -> Held:
+    def hold(self, block: _Floats) -> Held:
         """The rows as they are."""
         return Held(block, 0.0)
 
@@ -84,7 +97,7 @@ class Full:
         """Of float32 additions."""
         return _margin(left, right, 0.0)
 
-    def scores(self, left: Held, right: Held) -> NDArray[np.float32]:
+    def scores(self, left: Held, right: Held) -> _Floats:
         """float32 ``[l, r]``."""
         shape = len(left.matrix), len(right.matrix)
         if self._buffer.size < shape[0] * shape[1]:
@@ -92,22 +105,22 @@ class Full:
         out = self._buffer[: shape[0] * shape[1]].reshape(shape)
         return np.matmul(left.matrix, right.matrix.T, out=out)
 
-    def maxima(self, scores: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
-        """Groups take every ``groups``-th column; columns beyond the last full round are left."""
-        deep = scores.shape[1] // groups
-        best: NDArray[np.float32] = (
-            scores.max(axis=1, keepdims=True)
-            if groups == 1
-            else scores[:, : deep * groups].reshape(len(scores), deep, groups).max(axis=1)
-        )
+    def maxima(self, scores: _Floats, groups: int) -> _Floats:
+        """Of each group of columns."""
+        rows, columns = scores.shape
+        whole = columns - columns % groups
+        best: _Floats = scores[:, :whole].reshape(rows, -1, groups).max(axis=1)
+        rest = columns - whole
+        np.maximum(best[:, :rest], scores[:, whole:], out=best[:, :rest])
         return best
 
-    def reaching(
-        self, scores: NDArray[np.float32], rows: Positions, bounds: NDArray[np.float32]
+    def look(
+        self, scores: _Floats, rows: Positions, groups: Positions, count: int, bounds: _Floats
     ) -> tuple[Positions, Positions]:
         """By numpy."""
-        row, column = np.nonzero(scores[rows] >= bounds[:, None])
-        return rows[row], column
+        columns, real = _columns(groups, count, scores.shape[1])
+        entry, at = np.nonzero((scores[rows[:, None], columns] >= bounds[:, None]) & real)
+        return rows[entry], columns[entry, at]
 
 
 class Half:
@@ -127,7 +140,7 @@ class Half:
         self._rounding = 0.0 if self._wide else float(torch.finfo(self._dtype).eps) / 2
         self.score_bytes = 4 if self._wide else 2
 
-    def hold(self, block: NDArray[np.float32]) -> Held:
+    def hold(self, block: _Floats) -> Held:
         """Rounded rows on the device, and the length of the longest residual."""
         torch = self._torch
         # A copy, since torch wants to be able to write into what it wraps.
@@ -153,40 +166,49 @@ class Half:
             return self._torch.mm(left.matrix, right.matrix.T, out_dtype=wide)
         return self._torch.mm(left.matrix, right.matrix.T)
 
-    def maxima(self, scores: Any, groups: int) -> NDArray[np.float32]:
-        """Groups take every ``groups``-th column; columns beyond the last full round are left."""
-        deep = scores.shape[1] // groups
-        if groups == 1:
-            best = scores.amax(1, keepdim=True)
-        else:
-            best = scores[:, : deep * groups].reshape(len(scores), deep, groups).amax(1)
-        found: NDArray[np.float32] = best.float().cpu().numpy()
+    def maxima(self, scores: Any, groups: int) -> _Floats:
+        """Of each group of columns."""
+        rows, columns = scores.shape
+        whole = columns - columns % groups
+        best = scores[:, :whole].reshape(rows, -1, groups).amax(1)
+        rest = columns - whole
+        self._torch.maximum(best[:, :rest], scores[:, whole:], out=best[:, :rest])
+        found: _Floats = best.float().cpu().numpy()
         return found
 
-    def reaching(
-        self, scores: Any, rows: Positions, bounds: NDArray[np.float32]
+    def look(
+        self, scores: Any, rows: Positions, groups: Positions, count: int, bounds: _Floats
     ) -> tuple[Positions, Positions]:
-        """On the device; only what is found leaves it."""
-        torch = self._torch
-        chosen = torch.from_numpy(rows).to(self.device)
-        least = torch.from_numpy(bounds).to(self.device)
-        # In float32: torch would round the bounds to the 16-bit format, maybe up.
-        found = torch.nonzero(scores[chosen].float() >= least[:, None]).cpu().numpy()
-        return rows[found[:, 0]], np.ascontiguousarray(found[:, 1])
+        """On the device; the few scores that are looked at leave it."""
+        columns, real = _columns(groups, count, scores.shape[1])
+        places = self._torch.from_numpy(rows[:, None] * scores.shape[1] + columns)
+        # Compared as float32: torch would round the bounds to the 16-bit format, maybe up.
+        values = self._torch.take(scores, places.to(self.device)).float().cpu().numpy()
+        entry, at = np.nonzero((values >= bounds[:, None]) & real)
+        return rows[entry], columns[entry, at]
 
 
-def reached(products: Products, scores: Any, k: int) -> NDArray[np.float32]:
-    """For each row of a tile a score that at least k of its columns have, near the k-th best."""
-    columns = scores.shape[1]
-    if columns < k:
-        return np.full(len(scores), -np.inf, dtype=np.float32)
-    groups = max(k, min(max(8 * k, 256), columns // 2))
-    best = np.partition(products.maxima(scores, groups), groups - k, axis=1)
-    edge: NDArray[np.float32] = best[:, groups - k]
+def groups_of(columns: int, k: int) -> int:
+    """How many groups of columns tell where the k best of a row are."""
+    return min(columns, max(8 * k, 256, min(columns // 64, 16_384)))
+
+
+def kth(maxima: _Floats, k: int) -> _Floats:
+    """For each row a score that at least k of its columns have, near the k-th best."""
+    rows, groups = maxima.shape
+    if groups < k:
+        return np.full(rows, -np.inf, dtype=np.float32)
+    edge: _Floats = np.partition(maxima, groups - k, axis=1)[:, groups - k]
     return edge
 
 
-def cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+def _columns(groups: Positions, count: int, columns: int) -> tuple[Positions, NDArray[np.bool_]]:
+    """Columns of each group ``[p, depth]``, and which of them there are."""
+    places = groups[:, None] + np.arange(0, columns, count)
+    return np.minimum(places, columns - 1), places < columns
+
+
+def cosines(left: _Floats, right: _Floats) -> _Floats:
     """float32 ``[m]``: of each row with the row beside it, summed in float64."""
     found: NDArray[np.float64] = np.einsum("ij,ij->i", left, right, dtype=np.float64)
     return found.clip(-1.0, 1.0).astype(np.float32)

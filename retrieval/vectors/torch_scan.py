@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.vectors.base import Effort, Positions, Rows, VectorIndex
-from retrieval.vectors.products import Half, Held, cosines, half_pays, reached
+from retrieval.vectors.products import Half, Held, cosines, groups_of, half_pays, kth
 from retrieval.vectors.scan import ScanIndex
 from retrieval.vectors.top import Top
 
 _BLOCK_BYTES = 64 << 20
 _SCORE_BYTES = {"cpu": 16 << 20, "cuda": 1 << 30}
 _GATHER_BYTES = 16 << 20
+_CROWD = 512
 
 
 class TorchScan:
@@ -121,15 +122,15 @@ class HalfIndex:
         scores = self._products.scores(left, right)
         if barred is not None:
             scores[:, barred] = -np.inf
+        count = groups_of(scores.shape[1], k)
+        maxima = self._products.maxima(scores, count)
         margin = np.float32(self._products.margin(left, right))
-        known = np.maximum(top.bound, reached(self._products, scores, k) - margin)
-        bound = np.where(crowded, np.float32(np.inf), np.maximum(known - margin, np.float32(-2.0)))
-        some = np.flatnonzero(~crowded)
-        row, column = self._products.reaching(scores, some, bound[some])
-        counts = np.bincount(row, minlength=len(queries))
-        crowded |= counts > max(64 * k, len(right.matrix) // 16, 1024)
-        kept = ~crowded[row]
-        row, column = row[kept], column[kept] + start
+        bound = np.maximum(top.bound, kth(maxima, k) - margin) - margin
+        reached = maxima >= np.maximum(bound, np.float32(-2.0))[:, None]
+        crowded |= np.count_nonzero(reached, axis=1) > max(_CROWD, 16 * k)
+        rows, groups = np.nonzero(reached & ~crowded[:, None])
+        row, column = self._products.look(scores, rows, groups, count, bound[rows])
+        column += start
         step = max(1, _GATHER_BYTES // (8 * queries.shape[1]))
         for at in range(0, len(row), step):
             some, places = row[at : at + step], column[at : at + step]

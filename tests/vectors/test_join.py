@@ -165,10 +165,14 @@ def test_products_are_no_further_off_than_they_say(products, dim, left, right, s
         wide = np.array(got) if products is Full else got.float().numpy()
         margin = made.margin(x, y)
         assert np.abs(wide - want).max() <= margin < 0.02
-        np.testing.assert_array_equal(made.maxima(got, 1)[:, 0], wide.max(axis=1))
-        groups = made.maxima(got, min(right, 4))
-        assert (groups <= wide.max(axis=1, keepdims=True)).all()
-        some = np.arange(0, left, 2)
-        bounds = np.median(wide[some], axis=1)
-        row, column = made.reaching(got, some, bounds)
-        np.testing.assert_array_equal((row // 2, column), np.nonzero(wide[some] >= bounds[:, None]))
+        for groups in (1, min(right, 7), right):
+            best = made.maxima(got, groups)
+            padded = np.pad(wide, ((0, 0), (0, -right % groups)), constant_values=-2)
+            np.testing.assert_array_equal(best, padded.reshape(left, -1, groups).max(axis=1))
+            bounds = np.median(wide, axis=1)
+            row, group = np.nonzero(best >= bounds[:, None])
+            row, column = made.look(got, row, group, groups, bounds[row])
+            seen = np.zeros_like(wide, dtype=bool)
+            seen[row, column] = True
+            np.testing.assert_array_equal(seen, wide >= bounds[:, None])
+            assert len(row) == seen.sum()
