@@ -17,10 +17,19 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.query.chance import (
+    BEST,
+    TINY,
+    Band,
+    Floats,
+    Tail,
+    above_nearly_all,
+    fit_tail,
+    like_most,
+)
 from retrieval.types import Embeddings
 
 Verdict: TypeAlias = Literal["good match", "weak match", "no good match"]
-Floats: TypeAlias = NDArray[np.float64]
 
 SAMPLE = 2000
 """How many of a collection's vectors, drawn at random, are enough."""
@@ -28,12 +37,8 @@ SAMPLE = 2000
 FEWEST = 50
 """Collections of fewer images are not judged."""
 
-_BEST = 5  # hits that decide: one may be a hub
 _PROBES = 512  # pictures of the sample that stand for picture queries
-_TAIL = 0.1  # share of the scores that is taken for the upper tail
 _SAME = 0.9999  # cosine from which a picture is itself or its copy
-_TINY = 1e-4  # below any spread of real cosines
-_NORMAL_95, _NORMAL_99 = 1.645, 2.326  # quantiles of the normal distribution
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,39 +66,6 @@ class Judgement:
     over_queries: NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """Two borders: below 0 there is no good match, from 1 on there is one."""
-
-    low: float
-    width: float
-
-    def place(self, values: Floats) -> Floats:
-        return np.asarray((values - self.low) / self.width)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """How much better the best scores get by chance as there are more images.
-
-    A generalised Pareto tail (Pickands, "Statistical inference using extreme order statistics",
-    1975), fitted by moments (Hosking and Wallis, 1987).
-    """
-
-    shape: float
-    scale: float
-
-    def growth(self, size: int, sample: int) -> Floats:
-        """Difference of the best scores among ``size`` and ``sample`` images: ``[_BEST]``."""
-        return self._best(size) - self._best(sample)
-
-    def _best(self, size: int) -> Floats:
-        rarity = np.minimum((np.arange(_BEST) + 0.6) / size, 0.5)
-        if self.shape > -1e-3:
-            return np.asarray(self.scale * np.log(_TAIL / rarity))
-        return np.asarray(self.scale / self.shape * ((_TAIL / rarity) ** self.shape - 1))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """What scores are worth in one space of one collection, for one kind of query.
@@ -106,9 +78,9 @@ class Calibration:
     _background: Embeddings
     _centre: float
     _spread: float
-    _tail: _Tail
-    _means: tuple[_Band, ...]
-    _answers: tuple[_Band, ...]
+    _tail: Tail
+    _means: tuple[Band, ...]
+    _answers: tuple[Band, ...]
 
     def judge(
         self,
@@ -137,7 +109,7 @@ class Calibration:
         values = over_queries + (cosines - self._centre) / self._spread
         growth = self._tail.growth(max(size, len(cosines)), len(self._sample))
         places = self._means[0].place(values - growth[0])
-        best = np.lexsort((-values, -cosines))[:_BEST]
+        best = np.lexsort((-values, -cosines))[:BEST]
         n = len(best)
         mean = self._means[n - 1].place((values[best] - growth[:n]).mean(keepdims=True))
         answer = self._answers[n - 1].place(np.maximum(mean, places[best[:1]]))
@@ -167,7 +139,7 @@ def calibrate_texts(
     if len(sample) < FEWEST:
         return None
     queries = np.concatenate([background, unanswerable])
-    return _calibrate(sample, queries, unanswerable, _above_nearly_all)
+    return _calibrate(sample, queries, unanswerable, above_nearly_all)
 
 
 def calibrate_images(sample: Embeddings) -> Calibration | None:
@@ -182,11 +154,11 @@ def calibrate_images(sample: Embeddings) -> Calibration | None:
     if len(sample) < FEWEST:
         return None
     probes = sample[:_PROBES]
-    return _calibrate(sample, probes, probes, _like_most)
+    return _calibrate(sample, probes, probes, like_most)
 
 
 def _calibrate(
-    sample: Embeddings, background: Embeddings, null: Embeddings, band: Callable[[Floats], _Band]
+    sample: Embeddings, background: Embeddings, null: Embeddings, band: Callable[[Floats], Band]
 ) -> Calibration:
     others = background @ sample.T
     mean, deviation = _moments(others)
@@ -194,15 +166,15 @@ def _calibrate(
     asked = null @ sample.T
     asked = np.where(asked < _SAME, asked, -1.0)
     values = (asked - mean) / deviation + (asked - centre) / spread
-    best = np.argpartition(-asked, _BEST, axis=1)[:, :_BEST]
+    best = np.argpartition(-asked, BEST, axis=1)[:, :BEST]
     order = np.argsort(-np.take_along_axis(asked, best, axis=1), axis=1)
     best = np.take_along_axis(best, order, axis=1)
-    means = np.take_along_axis(values, best, axis=1).cumsum(axis=1) / np.arange(1, _BEST + 1)
+    means = np.take_along_axis(values, best, axis=1).cumsum(axis=1) / np.arange(1, BEST + 1)
     bands = [band(column) for column in means.T]
     first = bands[0].place(means[:, 0])
     together = [np.maximum(b.place(m), first) for b, m in zip(bands, means.T, strict=True)]
     answers = tuple(band(places) for places in together)
-    return Calibration(sample, background, centre, spread, _fit_tail(values), tuple(bands), answers)
+    return Calibration(sample, background, centre, spread, fit_tail(values), tuple(bands), answers)
 
 
 def _moments(cosines: NDArray[np.float32]) -> tuple[Floats, Floats]:
@@ -212,38 +184,12 @@ def _moments(cosines: NDArray[np.float32]) -> tuple[Floats, Floats]:
     mean = (cosines * kept).sum(axis=0, dtype=np.float64) / count
     apart = (cosines - mean.astype(np.float32)) * kept
     variance = np.square(apart, out=apart).sum(axis=0, dtype=np.float64) / count
-    return mean, np.maximum(np.sqrt(variance), _TINY)
+    return mean, np.maximum(np.sqrt(variance), TINY)
 
 
 def _over(cosines: Floats, others: NDArray[np.float32]) -> Floats:
     mean, deviation = _moments(others)
     return np.asarray((cosines - mean) / deviation)
-
-
-def _fit_tail(values: Floats) -> _Tail:
-    """The common upper tail of all rows: what is above each row's own threshold, pooled."""
-    count = max(_BEST, int(_TAIL * values.shape[1]))
-    top = -np.partition(-values, count, axis=1)[:, : count + 1]
-    above = top[:, :count] - top[:, count:]
-    mean, variance = float(above.mean()), float(above.var())
-    if mean < _TINY or variance < _TINY**2:
-        return _Tail(0.0, 0.0)
-    ratio = mean**2 / variance
-    # Cosines end at 1: a tail that is heavier than exponential is noise or near copies.
-    shape = min(0.0, (1 - ratio) / 2)
-    return _Tail(shape, mean * (1 - shape))
-
-
-def _above_nearly_all(values: Floats) -> _Band:
-    """Borders that unanswerable queries pass in one of 20 and one of 100 cases."""
-    mean, deviation = float(values.mean()), max(float(values.std()), _TINY)
-    return _Band(mean + _NORMAL_95 * deviation, (_NORMAL_99 - _NORMAL_95) * deviation)
-
-
-def _like_most(values: Floats) -> _Band:
-    """Borders that 5 % and 25 % of the collection's own pictures stay below."""
-    low, high = (float(border) for border in np.quantile(values, [0.05, 0.25]))
-    return _Band(low, max(high - low, _TINY))
 
 
 def _relevance(places: Floats) -> Floats:

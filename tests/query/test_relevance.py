@@ -91,6 +91,19 @@ def test_a_hub_is_worth_less_than_an_image_that_is_near_to_few_queries():
     assert judged.over_images[0] == judged.over_images[1]
 
 
+def test_a_hit_stands_where_it_does_among_others_but_itself():
+    query, vectors, scores, _ = ask(IMAGES, 7, 5)
+    judged = IMAGES.judge(query, vectors, scores, len(SAMPLE))
+    among = SAMPLE @ query
+    np.testing.assert_allclose(judged.over_images, (scores - among.mean()) / among.std(), rtol=1e-3)
+    for at, (vector, score) in enumerate(zip(vectors, scores, strict=True)):
+        others = SAMPLE @ vector
+        others = others[others < 0.9999]
+        assert len(others) == len(SAMPLE) - 1
+        expected = (score - others.mean()) / others.std()
+        assert judged.over_queries[at] == pytest.approx(expected, rel=1e-3)
+
+
 def test_no_more_than_stated_of_the_unanswerable_pass_in_unseen_collections():
     nothing, unseen = rows(300, 2, 1, 3), rows(1000, 3, 1, 3)
     for size in (300, 3000):
