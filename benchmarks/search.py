@@ -142,7 +142,7 @@ def ours(task: Task) -> Iterator[tuple[str, Callable[[], dict[str, Contender]]]]
         started = time.perf_counter()
         facts = collection.build_index(SPACE, kind)
         seconds = time.perf_counter() - started
-        opened = collection._views.at_version(SPACE, kind).base
+        opened = collection._searcher.views.at_version(SPACE, kind).base
         index, rows = opened.index, opened.rows
 
         def found(queries: Vectors, effort: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from retrieval.query import Collection, Term
+    from retrieval.query import Collection, Ranking, Term
     from retrieval.query import open_collection as open
     from retrieval.types import Hit, Hits, ImageRecord, Neighbors, Space
 
@@ -21,6 +21,7 @@ __all__ = [
     "Hits",
     "ImageRecord",
     "Neighbors",
+    "Ranking",
     "Space",
     "Term",
     "__version__",
@@ -29,6 +30,7 @@ __all__ = [
 
 _HOMES = {
     "Collection": ("retrieval.query", "Collection"),
+    "Ranking": ("retrieval.query", "Ranking"),
     "Term": ("retrieval.query", "Term"),
     "open": ("retrieval.query", "open_collection"),
 } | {

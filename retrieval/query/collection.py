@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,15 @@ from retrieval.images import ImageInput
 from retrieval.query import checks
 from retrieval.query.explain import Explanation, explain
 from retrieval.query.indexing import Indexes
+from retrieval.query.ranking import Ranking
+from retrieval.query.searcher import Searcher
 from retrieval.query.spaces import check_identity, choose_space, encoder_of
 from retrieval.query.terms import Term, compose, gather
-from retrieval.query.views import Views
 from retrieval.store import Store
 from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors, Space
-from retrieval.vectors import choose, nearest
-from retrieval.vectors.kinds import KINDS
+from retrieval.vectors import choose
 
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
-_FILTERS = 16  # of which the ids are remembered
 
 
 class Collection:
@@ -41,9 +39,8 @@ class Collection:
         """Stand on an open ``store``; people call :func:`retrieval.open`."""
         self.store = store
         self._encoders: dict[str, Encoder] = {}
-        self._views = Views(store)
-        self._allowed: OrderedDict[str, tuple[int, NDArray[np.int64]]] = OrderedDict()
         self._lock = threading.RLock()
+        self._searcher = Searcher(store, self._lock)
 
     @property
     def uri(self) -> str:
@@ -83,6 +80,8 @@ class Collection:
         k: int = 10,
         space: str | None = None,
         index: str | None = None,
+        templates: Sequence[str] = (),
+        ranking: Ranking | None = None,
     ) -> Hits:
         """Find the images nearest to words, pictures, stored images, or a mix of them.
 
@@ -98,9 +97,12 @@ class Collection:
             space: name of a space; by default words go to the first language-aligned space and
                 everything else to the first visual one.
             index: kind of index that answers, ``exact`` for none; by default the best there is.
+            templates: phrases with ``{}`` for the words, as ``a photo of a {}``; a text is searched
+                by the mean of what it becomes in them.
+            ranking: another order than by score.
 
         Returns:
-            Hits with exact cosine scores to the composed query vector.
+            Hits with exact cosine scores to the composed query vector, best first.
 
         Raises:
             QueryError: if nothing is asked, k < 1, an id is unknown, or a vector does not fit.
@@ -119,10 +121,13 @@ class Collection:
             chosen = choose_space(self.spaces, asked, space)
         needs_encoder = any(term.is_text or term.image is not None for term in asked)
         encoder = self.encoder(chosen.name) if needs_encoder else None
-        query = compose(asked, chosen, encoder, self.store)
+        query = compose(asked, chosen, encoder, self.store, templates)
+        plain = ranking is None or ranking.plain
         for last in (*[False] * (_TRIES - 1), True):
-            with self._lock if last else nullcontext():
-                found, version = self._neighbors(query, chosen.name, k, where, index)
+            with self._lock if last or not plain else nullcontext():
+                found, version = self._searcher.ranked(
+                    query, chosen.name, k, where, index, ranking or Ranking()
+                )
                 with self._lock:  # neighbours and records of one and the same version
                     if self.store.version == version:
                         return self._hits(found, chosen.name)
@@ -192,7 +197,7 @@ class Collection:
         """
         if k < 1:
             raise QueryError(f"k is at least 1, not {k}")
-        found = self._neighbors(queries, space, k, where, index)[0]
+        found = self._searcher.neighbors(queries, space, k, where, index)[0]
         missing = ((0, 0), (0, k - found.ids.shape[1]))
         return Neighbors(
             np.pad(found.ids, missing, constant_values=-1),
@@ -229,16 +234,19 @@ class Collection:
         """What each index of a space says of itself: kind, rows, version, what was measured.
 
         Newest first. ``behind`` is the number of rows that are new or changed since, which a search
-        scans beside it, or that are gone.
+        scans beside it, or that are gone. One that is damaged, or of a kind that cannot be used
+        here, is left out.
         """
+        found = []
         with self._lock:
             self.store.refresh()
-            found = Indexes(self.store).facts(space)
-            for facts in found:
-                view = self._views.at_version(space, facts["kind"])
-                gone = 0 if view is None or view.dead is None else int(view.dead.sum())
-                facts["behind"] = 0 if view is None else len(view.fresh[0]) + gone
-            return found
+            for facts in Indexes(self.store).facts(space):
+                with suppress(VectorIndexError):
+                    view = self._searcher.views.at_version(space, facts["kind"])
+                    gone = 0 if view is None or view.dead is None else int(view.dead.sum())
+                    behind = 0 if view is None else len(view.fresh[0]) + gone
+                    found.append({**facts, "behind": behind})
+        return found
 
     def update_indexes(self, *, tell: Callable[[str], None] | None = None) -> bool:
         """Take new rows into the indexes where that is due, and index spaces that became large.
@@ -274,7 +282,7 @@ class Collection:
             self.store.clear_failures([record.uri for record in self.store.records(there)])
             removed = self.store.delete(there) if len(there) else 0
             if purge:
-                self._views.forget()
+                self._searcher.views.forget()
                 Indexes(self.store).drop()
                 self.store.purge()
             return removed
@@ -319,42 +327,6 @@ class Collection:
         with self._lock:
             check_identity(self.store.space(encoder.spec.name), encoder)
             self._encoders[encoder.spec.name] = encoder
-
-    def _neighbors(
-        self, queries: Embeddings, space: str, k: int, where: str | None, index: str | None
-    ) -> tuple[Neighbors, int]:
-        """Neighbours, and the version that they are true for."""
-        if index is not None and index not in KINDS:
-            raise VectorIndexError(f"there is no kind of index {index!r}; {', '.join(KINDS)} are")
-        while True:
-            with self._lock:
-                self.store.refresh()
-                dim = self.store.space(space).dim
-                if queries.ndim != 2 or queries.shape[1] != dim:
-                    shape = list(queries.shape)
-                    raise QueryError(f"queries have shape {shape}, space {space!r} has dim {dim}")
-                allowed = None if where is None else self._ids(where)
-                view = self._views.at_version(space, index)
-                k = min(k, max(1, self.store.count() if view is None else view.images))
-                if view is None:
-                    some = nearest(self.store.vectors(space), queries, k, allowed=allowed)
-                    return some, self.version
-            try:
-                return view.search(queries, k, allowed), view.version
-            except VectorIndexError:
-                with self._lock:
-                    self._views.distrust(view)
-
-    def _ids(self, where: str) -> NDArray[np.int64]:
-        """Sorted ids that a filter lets through, remembered while the version is the same."""
-        version, ids = self._allowed.get(where, (-1, None))
-        if ids is None or version != self.version:
-            ids = self.store.ids(where)
-        self._allowed[where] = (self.version, ids)
-        self._allowed.move_to_end(where)
-        if len(self._allowed) > _FILTERS:
-            self._allowed.popitem(last=False)
-        return ids
 
     def _hits(self, found: Neighbors, space: str) -> Hits:
         ids, scores = found.ids[0], found.scores[0]

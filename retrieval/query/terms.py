@@ -90,7 +90,11 @@ def gather(
 
 
 def compose(
-    terms: Sequence[Term], space: Space, encoder: Encoder | None, store: Store
+    terms: Sequence[Term],
+    space: Space,
+    encoder: Encoder | None,
+    store: Store,
+    templates: Sequence[str] = (),
 ) -> NDArray[np.float32]:
     """The unit vector ``[1, dim]`` of a query: the weighted sum of its terms' unit vectors.
 
@@ -99,21 +103,25 @@ def compose(
         space: the space that is searched.
         encoder: the space's encoder; needed only for text and images.
         store: where stored vectors of ``image_id`` terms are.
+        templates: phrases with ``{}``, in which texts are encoded; none for texts as they are.
 
     Raises:
-        QueryError: if the terms cancel out, or a vector does not fit the space.
+        QueryError: if a template has no place for the words, the terms cancel out, or a vector does
+            not fit the space.
         ModalityError: if there is text and the space has no text side.
     """
     total = np.zeros(space.dim, dtype=np.float64)
     for term in terms:
-        total += term.weight * _unit(_vector(term, space, encoder, store))
+        total += term.weight * _unit(_vector(term, space, encoder, store, templates))
     norm = float(np.linalg.norm(total))
     if norm < 1e-6:
         raise QueryError("the positive and negative parts of the query cancel each other out")
     return np.asarray(total / norm, dtype=np.float32)[None, :]
 
 
-def _vector(term: Term, space: Space, encoder: Encoder | None, store: Store) -> NDArray[Any]:
+def _vector(
+    term: Term, space: Space, encoder: Encoder | None, store: Store, templates: Sequence[str]
+) -> NDArray[Any]:
     if term.vector is not None:
         return _checked(term.vector, space)
     if term.image_id is not None:
@@ -125,7 +133,16 @@ def _vector(term: Term, space: Space, encoder: Encoder | None, store: Store) -> 
         return np.asarray(encoder.encode_images([picture])[0])
     if not isinstance(encoder, TextEncoder):
         raise ModalityError(f"space {space.name!r} holds no text: search a language-aligned space")
-    return np.asarray(encoder.encode_texts([str(term.text)])[0])
+    return np.asarray(encoder.encode_texts(_phrases(str(term.text), templates)).mean(axis=0))
+
+
+def _phrases(text: str, templates: Sequence[str]) -> list[str]:
+    if isinstance(templates, str):
+        raise QueryError(f"templates is a list: [{templates!r}]")
+    for template in templates:
+        if "{}" not in template:
+            raise QueryError(f"the template {template!r} has no {{}} for the words")
+    return [template.replace("{}", text) for template in templates] or [text]
 
 
 def _checked(given: NDArray[Any], space: Space) -> NDArray[Any]:
