@@ -13,13 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from retrieval.errors import QueryError, SpaceMismatch, UnknownSpace
 from retrieval.store import failures, filters, maintenance, opening, records, schema, uris
 from retrieval.store.rowids import RowIds, as_ids
-from retrieval.store.vectors import VectorBlock, scan
+from retrieval.store.vectors import VectorBlock, changed_since, matrix, scan
 from retrieval.types import ImageRecord, Space
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_KNOWN = ("image_id", "uri", "content_hash", "size_bytes", "mtime_ns")
 
 
 class Store:
@@ -236,14 +234,8 @@ class Store:
             ``image_id``, ``uri``, ``content_hash``, ``size_bytes``, ``mtime_ns``, and for each
             space a bool column ``embedded:NAME``. Vectors are not read.
         """
-        import pyarrow.compute as pc
-
-        flags = {name: schema.embedded_column(name) for name in self._spaces}
         with self._images.reading() as dataset:
-            rows = dataset.to_table(columns=[*_KNOWN, *flags.values()])
-        for name, column in flags.items():
-            rows = rows.append_column(f"embedded:{name}", pc.fill_null(rows[column], False))
-        return rows.drop_columns(list(flags.values()))
+            return records.known(dataset, self._spaces)
 
     def ids(self, where: str | None = None) -> NDArray[np.int64]:
         """Sorted ids of all images, or of those that the filter ``where`` is true for.
@@ -253,6 +245,12 @@ class Store:
         """
         with self._images.reading() as dataset:
             rows = dataset.to_table(columns=["image_id"], filter=_sql(where, dataset))
+        return np.sort(rows["image_id"].to_numpy())
+
+    def changed(self, since: int) -> NDArray[np.int64]:
+        """Sorted ids of the rows that were inserted or changed in any column after a version."""
+        with self._images.reading() as dataset:
+            rows = dataset.to_table(columns=["image_id"], filter=changed_since(since))
         return np.sort(rows["image_id"].to_numpy())
 
     def rows(self, ids: ArrayLike, columns: Sequence[str]) -> pa.Table:
@@ -278,6 +276,11 @@ class Store:
             columns = records.columns(dataset.schema)
             found = self._row_ids.take(dataset, as_ids(ids), columns)
         return records.from_rows(found)
+
+    def all_records(self, *, block_rows: int) -> Iterator[pa.RecordBatch]:
+        """The columns of all records, in blocks, in no order; all of one version."""
+        columns = records.columns(self._images.snapshot.schema)
+        return self._images.batches(columns, block_rows)
 
     def find_uri(self, uri: str) -> int | None:
         """Id of the image at ``uri``, or None."""
@@ -339,8 +342,7 @@ class Store:
         if found.null_count:
             missing = wanted[found.is_null().to_numpy()][0]
             raise QueryError(f"image {missing} has no vector in space {space!r} yet")
-        flat = found.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return np.array(flat, dtype=np.float32).reshape(len(wanted), self._spaces[space].dim)
+        return matrix(found, self._spaces[space].dim)
 
     # -- failures -----------------------------------------------------------------------------
 

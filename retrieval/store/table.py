@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,6 +87,24 @@ class Table:
                 f"version {snapshot.version} of {snapshot.uri} cannot be read: {error}; "
                 "if it was purged, refresh or open the collection again"
             ) from error
+
+    def batches(
+        self, columns: Sequence[str], batch_rows: int, where: str | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of the version that is read now, streamed, in no order; no batch is empty.
+
+        Raises:
+            CollectionError: if the version's files are gone.
+        """
+        scanner = self.snapshot.scanner(columns=list(columns), batch_size=batch_rows, filter=where)
+        found = scanner.to_batches()
+        while True:
+            with self.reading():
+                batch = next(found, None)
+            if batch is None:
+                return
+            if len(batch):
+                yield batch
 
     @property
     def version(self) -> int:

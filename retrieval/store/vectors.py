@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.store.table import Table
 
-_UPDATED = "_row_last_updated_at_version"
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +45,20 @@ def scan(
     Raises:
         CollectionError: if the version's files are gone.
     """
-    scanner = table.snapshot.scanner(
-        columns=["image_id", column],
-        batch_size=block_rows,
-        filter=f"{_UPDATED} > {since}" if since else None,
-    )
-    batches = scanner.to_batches()
-    while True:
-        with table.reading():
-            batch = next(batches, None)
-        if batch is None:
-            return
-        if len(batch):
-            yield _block(batch, column, dim)
+    where = changed_since(since) if since else None
+    for batch in table.batches(["image_id", column], block_rows, where):
+        yield _block(batch, column, dim)
+
+
+def changed_since(version: int) -> str:
+    """The engine's filter for rows that were inserted or changed in any column after a version."""
+    return f"_row_last_updated_at_version > {version}"
+
+
+def matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float32]:
+    """float32 ``[n, dim]``: a column of vectors without nulls."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.array(flat, dtype=np.float32).reshape(len(column), dim)
 
 
 def _block(batch: Any, column: str, dim: int) -> VectorBlock:
