@@ -80,17 +80,18 @@ class Trial:
 
     def measure(self, index: VectorIndex, effort: Effort) -> Measurement:
         """How good the index is at this effort, and how fast."""
-        found = self._search(index, self._queries, effort)
-        recalls = self._recalls(self._others(found))
+        if self._rows.shape[0] == 0:
+            return Measurement(effort, 1.0, 1.0, 1.0, 0, 0.0, 0.0)
+        recalls = self._recalls(self._others(self._search(index, slice(None), effort)))
         spread = float(np.std(recalls)) / max(1.0, len(recalls)) ** 0.5
         # With every query answered fully the spread is 0 though the next might not be: the rule
         # of three bounds the share of such queries.
         slack = max(_Z * spread, 3.0 / (K * max(1, len(recalls))))
-        mean = float(np.mean(recalls)) if len(recalls) else 1.0
+        mean = float(np.mean(recalls))
         times = []
-        for query in self._queries[:: max(1, len(self._queries) // _TIMED)]:
+        for at in range(0, len(self._queries), max(1, len(self._queries) // _TIMED)):
             started = time.perf_counter()
-            self._search(index, query[None], effort)
+            self._search(index, slice(at, at + 1), effort)
             times.append(1000 * (time.perf_counter() - started))
         times.sort()
         return Measurement(
@@ -99,8 +100,8 @@ class Trial:
             round(max(0.0, mean - slack), 4),
             round(min(1.0, mean + slack), 4),
             len(recalls),
-            round(statistics.median(times), 3) if times else 0.0,
-            round(times[int(0.95 * (len(times) - 1))], 3) if times else 0.0,
+            round(statistics.median(times), 3),
+            round(times[int(0.95 * (len(times) - 1))], 3),
         )
 
     def tune(self, index: VectorIndex, target: float) -> tuple[Measurement, list[Measurement]]:
@@ -120,12 +121,19 @@ class Trial:
                 break
         return tried[-1], tried
 
-    def _search(
-        self, index: VectorIndex, queries: NDArray[np.float32], effort: Effort
-    ) -> Neighbors:
-        n = self._rows.shape[0]
-        candidates = index.candidates(queries, min(K, n), effort)
-        return Neighbors(*rescore(self._rows, queries, candidates, min(K + 1, n)))
+    def _search(self, index: VectorIndex, which: slice, effort: Effort) -> Neighbors:
+        """Ten neighbours of some queries, and eleven of those that are rows and find themselves."""
+        n, queries, own = self._rows.shape[0], self._queries[which], self._self[which] >= 0
+        found = Neighbors(
+            np.full((len(queries), K + 1), -1, dtype=np.int64),
+            np.full((len(queries), K + 1), -np.inf, dtype=np.float32),
+        )
+        for mine, k in ((own, K + 1), (~own, K)):
+            if mine.any():
+                candidates = index.candidates(queries[mine], min(k, n), effort)
+                exact = rescore(self._rows, queries[mine], candidates, K + 1)
+                found.ids[mine], found.scores[mine] = exact
+        return found
 
     def _others(self, found: Neighbors) -> NDArray[np.float32]:
         """Scores ``[q, 10]`` of the first ten that are not the query itself."""
@@ -140,7 +148,9 @@ class Trial:
         there = np.isfinite(self._true)
         last = np.where(there, self._true, np.inf).min(axis=1, initial=np.inf)
         hits = (found >= last[:, None] - _TIE).sum(axis=1)
-        return np.asarray(hits / np.maximum(1, there.sum(axis=1)), dtype=np.float64)
+        wanted = there.sum(axis=1)
+        recalls = np.where(wanted > 0, hits / np.maximum(1, wanted), 1.0)
+        return np.asarray(recalls, dtype=np.float64)
 
 
 def _moved(rows: NDArray[np.float32], cosines: NDArray[np.float32]) -> NDArray[np.float32]:
