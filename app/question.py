@@ -21,6 +21,9 @@ class Question(TypedDict):
     k: int
     space: str | None
     index: str | None
+    diversity: float
+    rerank: str | None
+    feedback: int
 
 
 def absolute(collection: str) -> str:
@@ -32,7 +35,7 @@ def absolute(collection: str) -> str:
 
 def answer(collection: Collection, question: Question) -> Hits:
     """Search ``collection``; raises as :meth:`retrieval.Collection.search` does."""
-    from retrieval import Term
+    from retrieval import Ranking, Term
 
     return collection.search(
         question["text"],
@@ -43,4 +46,9 @@ def answer(collection: Collection, question: Question) -> Hits:
         k=question["k"],
         space=question["space"],
         index=question["index"],
+        ranking=Ranking(
+            diversity=question["diversity"],
+            rerank=question["rerank"],
+            feedback=question["feedback"],
+        ),
     )

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from retrieval import Collection, Hits
 
 
+_Index = Annotated[str | None, typer.Option(metavar="KIND", help="Ask this index; exact for none.")]
+_Diverse = Annotated[
+    float, typer.Option(min=0, max=1, help="Prefer hits that are unlike each other.")
+]
+_Rerank = Annotated[
+    str | None, typer.Option(metavar="SPACE", help="Let a second space have a say in the order.")
+]
+_Feedback = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Search again near the first N hits.")
+]
+
+
 def search(
     collection: options.Collection,
     text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="Plain words.")] = None,
@@ -29,9 +41,10 @@ def search(
     where: options.Where = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of hits.")] = 10,
     space: Annotated[str | None, typer.Option(help="Search this space.")] = None,
-    index: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Ask this index; exact for none.")
-    ] = None,
+    index: _Index = None,
+    diverse: _Diverse = 0.0,
+    rerank: _Rerank = None,
+    feedback: _Feedback = 0,
     json: options.Json = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths only, one a line.")] = False,
     sheet: Annotated[
@@ -62,6 +75,9 @@ def search(
         k=k,
         space=space,
         index=index,
+        diversity=diverse,
+        rerank=rerank,
+        feedback=feedback,
     )
     answer = None if sheet else warm.ask(question)
     if answer is None:
