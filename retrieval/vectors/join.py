@@ -21,6 +21,7 @@ Pairs: TypeAlias = tuple[Positions, Positions, NDArray[np.float32]]
 Tell: TypeAlias = Callable[[int, int], None]
 
 _MEMORY_BYTES = 256 << 20
+_GATHER_BYTES = 4 << 20
 _TILE = 4096
 
 
@@ -113,7 +114,7 @@ def _sizes(memory_bytes: int, dim: int, products: Products) -> tuple[int, int, i
     tile = max(1, min(_TILE, side, memory_bytes // 4 // row_bytes))
     outer = max(1, memory_bytes // 4 // row_bytes // tile) * tile
     depth = -(-tile // groups_of(tile, 1))
-    return tile, outer, max(1, memory_bytes // 4 // (64 * depth))
+    return tile, outer, max(1, memory_bytes // 4 // (128 * depth))
 
 
 def _blocks(
@@ -186,7 +187,7 @@ def _cosines(
 ) -> NDArray[np.float32]:
     """float32 ``[m]``: of rows ``a`` of ``left`` with rows ``b`` of ``right``."""
     score = np.empty(len(a), dtype=np.float32)
-    step = max(1, (16 << 20) // (8 * max(1, left.shape[1])))
+    step = max(1, _GATHER_BYTES // (8 * max(1, left.shape[1])))
     for at in range(0, len(a), step):
         score[at : at + step] = cosines(left[a[at : at + step]], right[b[at : at + step]])
     return score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -176,3 +177,18 @@ def test_products_are_no_further_off_than_they_say(products, dim, left, right, s
             seen[row, column] = True
             np.testing.assert_array_equal(seen, wide >= bounds[:, None])
             assert len(row) == seen.sum()
+
+
+@pytest.mark.parametrize("threshold", [0.99, -1.0])
+def test_keeps_to_its_budget(threshold, monkeypatch):
+    monkeypatch.setattr(join, "fastest", Full)
+    rows, budget = ArrayRows(near_copies(np.random.default_rng(0), 3000, 32)), 16 << 20
+    tracemalloc.start()
+    try:
+        found = sum(len(a) for a, _, _ in pairs_above(rows, threshold, memory_bytes=budget))
+        knn_graph(rows, 10, memory_bytes=budget)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found > (2999 * 1500 - 1 if threshold < 0 else 1000)
+    assert peak < 1.25 * budget
