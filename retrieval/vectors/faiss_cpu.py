@@ -10,9 +10,9 @@ from typing import Any
 from retrieval.errors import InstallError, VectorIndexError
 from retrieval.vectors.base import Rows, VectorIndex
 from retrieval.vectors.faiss_cells import CellIndex
-from retrieval.vectors.faiss_install import load_faiss
+from retrieval.vectors.faiss_install import load_faiss, threads
 from retrieval.vectors.faiss_recipe import BLOCK, cells, trained
-from retrieval.vectors.faiss_search import FlatIndex, GraphIndex, threads
+from retrieval.vectors.faiss_search import FlatIndex, GraphIndex
 
 FILE = "index.faiss"
 _TOO_FEW_TO_GROW = 10_000

@@ -7,6 +7,8 @@ wins silently, and removing one leaves an empty namespace that still imports, so
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -82,6 +84,17 @@ def installation() -> FaissInstall:
     (name,) = _installed()
     gpus = int(module.get_num_gpus()) if hasattr(module, "get_num_gpus") else 0
     return FaissInstall(name, metadata.version(name), gpus)
+
+
+@contextmanager
+def threads(faiss: ModuleType, count: int) -> Iterator[None]:
+    """Let FAISS use ``count`` threads when called from this Python thread; others keep theirs."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _installed() -> list[str]:

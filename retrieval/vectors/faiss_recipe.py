@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.vectors.base import Rows
-from retrieval.vectors.faiss_install import load_faiss
+from retrieval.vectors.faiss_install import load_faiss, threads
 
 BLOCK = 65_536
 _GPU_SUBVECTORS = (64, 56, 48, 40, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1)
@@ -73,7 +74,12 @@ def trained(kind: str, rows: Rows, clustering: Any = None) -> Any:
         if clustering is not None:
             inverted.clustering_index = clustering
     if not index.is_trained:
-        index.train(sample(rows, _PER_CELL * cells(n)))
+        chosen = sample(rows, _PER_CELL * cells(n))
+        if kind == "ivf-pq":
+            # Its many small k-means lose more by waiting for each other's threads than they win.
+            inverted.train_q1(len(chosen), faiss.swig_ptr(chosen), False, index.metric_type)
+        with threads(faiss, 1) if kind == "ivf-pq" else nullcontext():
+            index.train(chosen)
     if inverted is not None:
         inverted.clustering_index = None
     return index

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.vectors.base import Effort, Positions, Rows
 from retrieval.vectors.exact import nearest
-from retrieval.vectors.faiss_install import load_faiss
+from retrieval.vectors.faiss_install import load_faiss, threads
 
 Found = tuple[Positions, NDArray[np.float32], NDArray[np.bool_]]
 """Candidates ``[q, c]``, their scores by codes, and whether a query must be answered exactly."""
@@ -22,6 +20,7 @@ _MOST_PROBES_OF_GRAPH = 4_096
 _WALK = 8
 _EXACT_BLOCK = 16_384
 _DOUBT = 1.0
+_LEAST = 10
 
 
 class FlatIndex:
@@ -60,8 +59,10 @@ class FlatIndex:
         effort: Effort,
         allowed: NDArray[np.bool_] | None = None,
     ) -> Positions:
-        """The ``k * effort.factor`` best by their codes, or all where there are not so many."""
-        wanted = max(1, min(k * effort.factor, self._index.ntotal))
+        """The ``k * effort.factor`` best by codes, as if k were ten at least; all if no more."""
+        # Codes that put ten neighbours among the first hundred can put one at the eleventh place.
+        least = _LEAST if self.codes else 1
+        wanted = max(1, min(max(k, least) * effort.factor, self._index.ntotal))
         if allowed is None:
             return self._search(queries, wanted, self._parameters(effort.probes))[1]
         some = np.flatnonzero(allowed)
@@ -205,14 +206,3 @@ def ladder(least: int, most: int, factor: int, *, grows: bool = False) -> tuple[
 def selector(faiss: ModuleType, allowed: NDArray[np.bool_]) -> Any:
     """FAISS's bit for each row."""
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-
-
-@contextmanager
-def threads(faiss: ModuleType, count: int) -> Iterator[None]:
-    """Let FAISS use ``count`` threads when called from this Python thread; others keep theirs."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

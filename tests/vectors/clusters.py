@@ -75,7 +75,9 @@ def rescored(
 
 
 def recall(found: NDArray[np.int64], wanted: NDArray[np.int64]) -> float:
-    """Share of the wanted positions that were found."""
+    """Share of the wanted positions that were found; 1 if none was wanted."""
+    if not (wanted >= 0).any():
+        return 1.0
     pairs = zip(found, wanted, strict=True)
     hits = sum(len(np.intersect1d(a[a >= 0], b[b >= 0])) for a, b in pairs)
-    return hits / max(1, int((wanted >= 0).sum()))
+    return hits / int((wanted >= 0).sum())
