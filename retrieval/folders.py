@@ -71,18 +71,29 @@ def check(folder: Path, facts: Mapping[str, Any]) -> None:
 
     Args:
         folder: that :func:`write` made.
-        facts: what its note says.
+        facts: what its note says, as :func:`read_note` gives it.
 
     Raises:
         OSError: if a file is missing.
         ValueError: if something is damaged.
     """
-    if facts.get("seal") != _seal(facts):
-        raise ValueError(f"what {folder} says of itself is damaged")
     for name, known in facts["files"].items():
         path = folder / name
         if path.stat().st_size != known["bytes"] or digest(path) != known.get("blake2b"):
             raise ValueError(f"{path} is damaged")
+
+
+def read_note(folder: Path, note: str) -> dict[str, Any]:
+    """What a folder says of itself.
+
+    Raises:
+        OSError: if the note is missing.
+        ValueError: if it is damaged.
+    """
+    facts = json.loads((folder / note).read_bytes())
+    if not isinstance(facts, dict) or facts.get("seal") != _seal(facts):
+        raise ValueError(f"what {folder} says of itself is damaged")
+    return facts
 
 
 def digest(path: Path) -> str:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval import folders, settings
 from retrieval.errors import VectorIndexError
-from retrieval.query.view import View, first_view
+from retrieval.query import record_file
+from retrieval.query.view import first_view
 from retrieval.store import Store
 from retrieval.uris import path_of
 from retrieval.vectors import choose, index_files
 from retrieval.vectors.index_files import OpenIndex
-from retrieval.vectors.kinds import backend
+from retrieval.vectors.kinds import KINDS, backend
 from retrieval.vectors.tune import Trial
 from retrieval.vectors.vector_file import VectorFile, write_part
 
@@ -37,6 +39,11 @@ _GROWTH = 2.0  # cells and codes that were trained on so much fewer rows are tra
 _MOST_PARTS = 8
 
 
+def fold_due(rows: int, fresh: int) -> bool:
+    """Whether an index of ``rows`` should take in the ``fresh`` ones that are scanned beside it."""
+    return fresh >= max(_FOLD_ROWS, _FOLD_SHARE * rows)
+
+
 class Indexes:
     """The indexes of one collection. They are a cache: losing them costs time, never an answer."""
 
@@ -47,13 +54,22 @@ class Indexes:
 
     def folder(self, space: str) -> Path:
         """Where a space's indexes are: in a local collection itself, else in the cache."""
-        place, name = path_of(self._store.uri), self._store.vector_column(space)
+        return self._home / self._store.vector_column(space)
+
+    @property
+    def records(self) -> Path:
+        """Where the files of records are; see :mod:`~retrieval.query.record_file`."""
+        return self._home / "records"
+
+    @property
+    def _home(self) -> Path:
+        place = path_of(self._store.uri)
         if place is not None:
             inside = Path(place) / "indexes"
             if inside.is_dir() or os.access(place, os.W_OK):
-                return inside / name
+                return inside
         where = hashlib.blake2b(self._store.uri.encode(), digest_size=16).hexdigest()
-        return settings.load().cache_dir / "indexes" / where / name
+        return settings.load().cache_dir / "indexes" / where
 
     def newest(self, space: str, kind: str | None = None) -> OpenIndex | None:
         """The best index for the store's version; None if there is none to be trusted."""
@@ -89,6 +105,7 @@ class Indexes:
         if kind != "auto" and (why := backend(kind).missing()):
             raise VectorIndexError(f"an index of kind {kind} cannot be made here: {why}")
         with _Turn(self.folder(space)) as there:
+            self._store.refresh()  # another process may have written while this one waited
             parts, ids = self._parts(space, there)
             rows = VectorFile([there / part for part in parts])
             n, dim = rows.shape
@@ -103,7 +120,8 @@ class Indexes:
                     break
                 say(f"{space}: {each} surely reaches {facts['measured']['low']:.3f} only")
                 index_files.discard(folder)
-            self._sweep(there, folder)
+            self._sweep(space, there, folder)
+        self.keep_records()
         return facts
 
     def update(self, space: str, *, tell: Tell | None = None) -> bool:
@@ -115,38 +133,68 @@ class Indexes:
         Returns:
             Whether anything was written.
         """
-        kinds = dict.fromkeys(facts["kind"] for facts in self.facts(space))
-        bases = [base for kind in kinds if (base := self.newest(space, kind))]
-        if bases:
-            return any([self._update(space, base, tell) for base in bases])
-        if not choose.wanted(self._store.embedded(space), self._store.space(space).dim):
-            return False
+        there = self.folder(space)
+        done, kinds = [], [kind for kind in index_files.kinds(there) if kind in KINDS]
+        for kind in kinds:
+            base = self.newest(space, kind)
+            if base is not None:
+                done.append(self._update(space, base, tell))
+            elif kind not in index_files.kinds(there):  # it was damaged, and thrown away just now
+                self.build(space, kind, tell=tell)
+                done.append(True)
+        if done or not choose.wanted(self._store.embedded(space), self._store.space(space).dim):
+            return any([*done, self.keep_records()])
         self.build(space, tell=tell)
         return True
 
+    def keep_records(self) -> bool:
+        """Write the file that records are read from anew, if that is due; whether it was."""
+        try:
+            return record_file.renew(self.records, self._store)
+        except OSError as error:
+            raise VectorIndexError(
+                f"records cannot be written to {self.records}: {error}; make room there"
+            ) from error
+
     def _update(self, space: str, base: OpenIndex, tell: Tell | None) -> bool:
+        try:
+            due = self._due(space, base)
+            if due == "fold":
+                base.rows.check()  # what is damaged is not carried on
+        except VectorIndexError as error:
+            self._throw_away(base, error)
+            due = "build"
+        if due == "fold":
+            return self._fold(space, base)
+        if due == "build":
+            self.build(space, base.kind, tell=tell)
+        return due == "build"
+
+    def _due(self, space: str, base: OpenIndex) -> Literal["nothing", "fold", "build"]:
         view = first_view(self._store, space, base)
         fresh, dead = len(view.fresh[0]), 0 if view.dead is None else int(view.dead.sum())
         total = len(base.ids) + fresh
         grown = total - dead > _GROWTH * int(base.facts["trained"])
         if dead > _DEAD_SHARE * total or grown:
-            self.build(space, base.kind, tell=tell)
-            return True
-        if fresh < max(_FOLD_ROWS, _FOLD_SHARE * len(base.ids)):
-            return False
-        if not backend(base.kind).incremental or len(base.parts) >= _MOST_PARTS:
-            self.build(space, base.kind, tell=tell)
-        else:
-            self._fold(space, view, base)
-        return True
+            return "build"
+        if not fold_due(len(base.ids), fresh):
+            return "nothing"
+        foldable = backend(base.kind).incremental and len(base.parts) < _MOST_PARTS
+        return "fold" if foldable else "build"
 
     def drop(self) -> None:
-        """Remove all indexes of all spaces: nothing of any vector is left."""
-        for space in self._store.spaces:
-            there = self.folder(space)
+        """Remove all indexes and the file of records: nothing of any vector or image is left.
+
+        Raises:
+            VectorIndexError: if something cannot be removed.
+        """
+        for there in [self.records, *map(self.folder, self._store.spaces)]:
             if there.is_dir():
                 with folders.turn(there):
                     index_files.sweep(there, [])
+                    shutil.rmtree(there, ignore_errors=True)  # leavings of killed processes too
+                    if there.is_dir() and any(there.iterdir()):
+                        raise VectorIndexError(f"the indexes in {there} cannot be removed")
 
     def facts(self, space: str) -> list[dict[str, Any]]:
         """What each index of a space says of itself, newest first; they are not opened."""
@@ -162,7 +210,11 @@ class Indexes:
         """Parts that hold all vectors of this version, and their ids: another index's, or new."""
         base = self.newest(space)
         if base is not None and base.version == self._store.version and (base.ids >= 0).all():
-            return base.parts, base.ids
+            try:
+                base.rows.check()
+                return base.parts, base.ids
+            except VectorIndexError as error:
+                self._throw_away(base, error)
         ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
 
         def blocks() -> Iterator[NDArray[Any]]:
@@ -201,10 +253,15 @@ class Indexes:
             "tried": [each.as_json() for each in tried],
         }
 
-    def _fold(self, space: str, view: View, base: OpenIndex) -> None:
-        """Grow an index by the rows that came since, and forget those that went."""
+    def _fold(self, space: str, base: OpenIndex) -> bool:
+        """Grow an index by the rows that came since; False if another process was faster."""
         there = self.folder(space)
         with _Turn(there):
+            self._store.refresh()
+            latest = self.newest(space, base.kind)
+            if latest is None or latest.folder != base.folder:
+                return False
+            view = first_view(self._store, space, base)
             ids, vectors = view.fresh
             parts = [*base.parts, self._write(space, there, [vectors])]
             rows = VectorFile([there / part for part in parts])
@@ -219,7 +276,8 @@ class Indexes:
             folder = self._publish(
                 space, base.kind, np.concatenate([old, ids]), parts, make, trained=trained
             )
-            self._sweep(there, folder)
+            self._sweep(space, there, folder)
+        return True
 
     def _publish(
         self,
@@ -241,13 +299,18 @@ class Indexes:
         return index_files.publish(self.folder(space), kind, facts, ids, parts, make)
 
     @staticmethod
-    def _sweep(there: Path, latest: Path) -> None:
+    def _throw_away(base: OpenIndex, error: VectorIndexError) -> None:
+        _log.warning("an index is damaged and will be built again: %s", error)
+        index_files.discard(base.folder)
+
+    def _sweep(self, space: str, there: Path, latest: Path) -> None:
         """Keep the newest index of each kind that is no older than a rebuild of another."""
         kept, kinds = [latest], {latest.name.rsplit("-", 2)[0]}
+        owner = self._owner(space)
         for folder, facts in index_files.published(there):
-            if facts.get("kind") not in kinds:
+            if facts["owner"] == owner and facts["kind"] not in kinds:
                 kept.append(folder)
-                kinds.add(facts.get("kind", ""))
+                kinds.add(facts["kind"])
         index_files.sweep(there, kept)
 
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import VectorIndexError
 from retrieval.store import Store
 from retrieval.types import Neighbors
 from retrieval.vectors import Block, nearest
-from retrieval.vectors.index_files import OpenIndex, discard
+from retrieval.vectors.index_files import OpenIndex
 from retrieval.vectors.search import merge, search
 from retrieval.vectors.vector_file import unit_float32
 
@@ -55,15 +54,11 @@ class View:
             allowed: sorted ids that may be answered; None for all.
 
         Raises:
-            VectorIndexError: if the base turns out to be damaged; it is thrown away then.
+            VectorIndexError: if the base turns out to be damaged.
         """
         if self.base is None:
             return nearest([self.fresh], queries, k, allowed=allowed)
-        try:
-            found = search(self.base, queries, k, dead=self.dead, allowed=allowed)
-        except VectorIndexError:
-            discard(self.base.folder)
-            raise
+        found = search(self.base, queries, k, dead=self.dead, allowed=allowed)
         if len(self.fresh[0]) == 0:
             return found
         return merge(found, nearest([self.fresh], queries, k, allowed=allowed))
@@ -84,6 +79,9 @@ def first_view(store: Store, space: str, base: OpenIndex | None) -> View:
         store: at the version that is wanted.
         space: name of the space.
         base: an index of the space whose version is not later; None reads every vector.
+
+    Raises:
+        VectorIndexError: if the base turns out to be damaged.
     """
     dim = store.space(space).dim
     nothing = (np.empty(0, np.int64), np.empty((0, dim), np.float32))
@@ -103,7 +101,11 @@ def first_view(store: Store, space: str, base: OpenIndex | None) -> View:
 
 
 def moved(view: View, store: Store, space: str) -> View:
-    """The view that is true for the store's version now; ``view`` itself if that is its own."""
+    """The view that is true for the store's version now; ``view`` itself if that is its own.
+
+    Raises:
+        VectorIndexError: if the base turns out to be damaged.
+    """
     if view.version == store.version:
         return view
     changed, new = _changes(view, store, space)
@@ -164,7 +166,7 @@ def _all_ids(view: View, store: Store, changed: Ids) -> Ids:
 
 
 def _dead(view: View, gone: Ids) -> NDArray[np.bool_] | None:
-    if view.base is None or len(gone) == 0:
+    if view.base is None or len(view.base.ids) == 0 or len(gone) == 0:
         return view.dead
     at = view.base.positions_of(gone)
     dead = np.zeros(len(view.base.ids), dtype=bool) if view.dead is None else view.dead.copy()

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from retrieval.errors import RetrievalError, VectorIndexError
-from retrieval.query.indexing import Indexes
+from retrieval.query.indexing import Indexes, fold_due
 from retrieval.query.view import View, first_view, moved
 from retrieval.store import Store
-from retrieval.vectors.index_files import OpenIndex
+from retrieval.vectors.index_files import OpenIndex, discard
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Views:
         self._views: dict[tuple[str, str | None], tuple[View, int]] = {}
         self._distrusted: set[Path] = set()
         self._building: threading.Thread | None = None
+        self._tried: dict[str, int] = {}
 
     def at_version(self, space: str, kind: str | None = None) -> View | None:
         """The view of a space that is true for the store's version now.
@@ -57,14 +58,13 @@ class Views:
             return None
         self._views[space, kind] = (view, stamp)
         if view.base is not None and len(view.fresh[0]) > _TAIL_ROWS:
-            self._update_behind(space)
+            self._update_behind(space, len(view.base.ids), len(view.fresh[0]))
         return view
 
     def distrust(self, view: View) -> None:
         """Never use the index of ``view`` again: it was found damaged."""
         if view.base is not None:
-            _log.warning("an index of %s is damaged and is not used any more", self._store.uri)
-            self._distrusted.add(view.base.folder)
+            self._throw_away(view.base)
         self._views.clear()
 
     def forget(self) -> None:
@@ -75,18 +75,27 @@ class Views:
         self, space: str, kind: str | None, view: View | None, stamp: int
     ) -> tuple[View | None, int]:
         now = self._stamp(space)
-        if view is not None and stamp == now:
-            return moved(view, self._store, space), now
-        base = self._base(space, kind)
+        base = view.base if view is not None and stamp == now else self._base(space, kind)
         if kind not in (None, EXACT) and base is None:
             raise VectorIndexError(f"space {space!r} has no index of kind {kind!r}: build it first")
         if base is None:
             dim = self._store.space(space).dim
             if 4 * dim * self._store.count() > _MEMORY_BYTES:
                 return None, now
-        if view is not None and (view.base and view.base.folder) == (base and base.folder):
-            return moved(view, self._store, space), now
-        return first_view(self._store, space, base), now
+        try:
+            if view is not None and (view.base and view.base.folder) == (base and base.folder):
+                return moved(view, self._store, space), now
+            return first_view(self._store, space, base), now
+        except VectorIndexError:
+            if base is None:
+                raise
+            self._throw_away(base)
+            return self._renewed(space, kind, None, -1)
+
+    def _throw_away(self, base: OpenIndex) -> None:
+        _log.warning("an index of %s is damaged and is not used any more", self._store.uri)
+        self._distrusted.add(base.folder)
+        discard(base.folder)
 
     def _base(self, space: str, kind: str | None) -> OpenIndex | None:
         base = self._indexes.newest(space, kind)
@@ -98,9 +107,11 @@ class Views:
             return self._indexes.folder(space).stat().st_mtime_ns
         return 0
 
-    def _update_behind(self, space: str) -> None:
-        if self._building is not None and self._building.is_alive():
+    def _update_behind(self, space: str, rows: int, fresh: int) -> None:
+        busy = self._building is not None and self._building.is_alive()
+        if busy or not fold_due(rows, fresh) or self._tried.get(space) == self._store.version:
             return
+        self._tried[space] = self._store.version  # where nothing can be written, once is enough
 
         def update() -> None:
             try:

@@ -146,14 +146,14 @@ def newest(space: Path, owner: Sequence[Any], version: int, kind: str | None) ->
     """
     for folder in _candidates(space, kind):
         try:
-            facts = json.loads((folder / NOTE).read_bytes())
+            facts = folders.read_note(folder, NOTE)
             if facts["owner"] != list(owner) or facts["version"] > version:
                 continue
             if backend(facts["kind"]).missing() is None:
                 return _open(space, folder, facts)
-        except FileNotFoundError:  # replaced by another process at this moment
-            continue
         except (VectorIndexError, OSError, ValueError, TypeError, KeyError) as error:
+            if not folder.exists():  # replaced by another process at this moment
+                continue
             _log.warning("an index is damaged and will be built again: %s", error)
             discard(folder)
     return None
@@ -173,7 +173,7 @@ def sweep(space: Path, keep: Sequence[Path]) -> None:
     needed: set[str] = set()
     for path in keep:
         with contextlib.suppress(OSError, ValueError, KeyError):
-            needed.update(part["name"] for part in json.loads((path / NOTE).read_bytes())["parts"])
+            needed.update(part["name"] for part in folders.read_note(path, NOTE)["parts"])
     for folder in space.iterdir():
         wanted = folder.name in kept or folder.name in needed or folder.name.startswith(".")
         if not wanted and folder.is_dir():
@@ -186,8 +186,13 @@ def published(space: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for folder in _candidates(space, None):
         with contextlib.suppress(OSError, ValueError):
-            found.append((folder, json.loads((folder / NOTE).read_bytes())))
+            found.append((folder, folders.read_note(folder, NOTE)))
     return found
+
+
+def kinds(space: Path) -> list[str]:
+    """Kinds of all indexes, whole or not, newest first."""
+    return list(dict.fromkeys(folder.name.rsplit("-", 2)[0] for folder in _candidates(space, None)))
 
 
 def _candidates(space: Path, kind: str | None) -> list[Path]:

@@ -76,6 +76,15 @@ class VectorFile:
         """Number of rows and their dimension."""
         return int(self._starts[-1]), self._parts[0].dim
 
+    def check(self) -> None:
+        """Read everything once.
+
+        Raises:
+            VectorIndexError: if anything is damaged.
+        """
+        for part in self._parts:
+            part.check(np.arange(len(part.sums)))
+
     def blocks(self, size: int, start: int = 0) -> Iterator[NDArray[np.float32]]:
         """float32 ``[≤ size, dim]``: all rows from ``start`` on, in order.
 
@@ -111,7 +120,7 @@ class _Part:
             files = facts["files"]
             whole = (folder / _VECTORS).stat().st_size == files[_VECTORS]["bytes"]
             whole &= folders.digest(folder / _SUMS) == files[_SUMS]["blake2b"]
-            self._sums = np.fromfile(folder / _SUMS, dtype="<u4")
+            self.sums = np.fromfile(folder / _SUMS, dtype="<u4")
             row_bytes = self.dim * np.dtype(kind).itemsize
             self._step = _rows_a_block(row_bytes)
             if not whole or files[_VECTORS]["bytes"] != rows * row_bytes:
@@ -120,32 +129,32 @@ class _Part:
                 self.matrix = np.memmap(folder / _VECTORS, kind, "r", shape=(rows, self.dim))
             else:
                 self.matrix = np.empty((0, self.dim), kind)  # type: ignore[assignment]
-            if len(self._sums) != -(-rows // self._step):
+            if len(self.sums) != -(-rows // self._step):
                 raise VectorIndexError(f"the vectors in {folder} are damaged")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise VectorIndexError(f"the vectors in {folder} cannot be read: {error}") from error
         self._folder = folder
         self._plain = np.asarray(self.matrix)  # a memmap's own indexing is slower
-        self._seen = np.zeros(len(self._sums), dtype=bool)
-        self._unseen = len(self._sums)
+        self._seen = np.zeros(len(self.sums), dtype=bool)
+        self._unseen = len(self.sums)
 
     def slice(self, start: int, stop: int) -> NDArray[np.float32]:
         stop = min(stop, len(self._plain))
         if self._unseen and stop > start:
-            self._check(np.arange(start // self._step, (stop - 1) // self._step + 1))
+            self.check(np.arange(start // self._step, (stop - 1) // self._step + 1))
         return unit_float32(self._plain[start:stop])
 
     def take(self, positions: Positions) -> NDArray[np.float32]:
         if self._unseen:
-            self._check(positions // self._step)
+            self.check(positions // self._step)
         return unit_float32(self._plain[positions])
 
-    def _check(self, blocks: NDArray[np.int64]) -> None:
+    def check(self, blocks: NDArray[np.int64]) -> None:
         """See that blocks are as they were written, once each."""
         fresh = blocks[~self._seen[blocks]]
         for block in np.unique(fresh).tolist():
             rows = self._plain[block * self._step : (block + 1) * self._step]
-            if zlib.crc32(rows.data) != self._sums[block]:
+            if zlib.crc32(rows.data) != self.sums[block]:
                 raise VectorIndexError(f"the vectors in {self._folder} are damaged")
             self._seen[block] = True
         if len(fresh):
