@@ -158,18 +158,21 @@ class LanceIndex:
         effort: Effort,
         allowed: NDArray[np.bool_] | None = None,
     ) -> Positions:
-        """Candidates ``[q, k * factor]`` by Lance's own scores; few allowed rows are all compared.
+        """Candidates ``[q, k * factor]`` by Lance's own scores.
 
-        Where a part is allowed, more cells are looked into, as if all were.
+        Allowed rows may all lie in cells far from the query, so a filtered search looks into every
+        cell. Where few rows are allowed, and for graphs, whose walk would not get there, the
+        allowed rows are all compared.
         """
         wanted, probes = min(k * effort.factor, self._rows.shape[0]), effort.probes
         found = np.full((len(queries), wanted), -1, dtype=np.int64)
         mask = None
         if allowed is not None:
             count = int(np.count_nonzero(allowed))
-            if count <= max(wanted, len(allowed) // 64):
+            graph = self._kind == "IVF_HNSW_SQ"
+            if graph or count <= max(wanted, len(allowed) // 64):
                 return ScanIndex(self._rows).candidates(queries, wanted, effort, allowed)
-            probes = -(-probes * len(allowed) // count)
+            probes = self._cells
             mask = row_addresses(self._masks(allowed))
         for at in range(0, len(queries), _QUERIES):
             some = queries[at : at + _QUERIES]
