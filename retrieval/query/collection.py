@@ -17,6 +17,7 @@ from retrieval.query import checks
 from retrieval.query.explain import Explanation, explain
 from retrieval.query.indexing import Indexes
 from retrieval.query.ranking import Ranking
+from retrieval.query.records import Records
 from retrieval.query.searcher import Searcher
 from retrieval.query.spaces import check_identity, choose_space, encoder_of
 from retrieval.query.terms import Term, compose, gather
@@ -41,6 +42,7 @@ class Collection:
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.RLock()
         self._searcher = Searcher(store, self._lock)
+        self._records = Records(store)
 
     @property
     def uri(self) -> str:
@@ -264,7 +266,7 @@ class Collection:
         """
         with self._lock:
             self.store.refresh()
-            return self.store.records([image_id])[0]
+            return self._records.of([image_id])[0]
 
     def delete(self, ids: Sequence[int], *, purge: bool = False) -> int:
         """Take images out of the collection; their files stay where they are.
@@ -331,7 +333,7 @@ class Collection:
     def _hits(self, found: Neighbors, space: str) -> Hits:
         ids, scores = found.ids[0], found.scores[0]
         kept = ids >= 0
-        records = self.store.records(ids[kept])
+        records = self._records.of(ids[kept])
         hits = [
             Hit(rank, float(score), record)
             for rank, (score, record) in enumerate(zip(scores[kept], records, strict=True), 1)
