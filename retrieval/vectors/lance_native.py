@@ -24,6 +24,7 @@ _TYPES = {
     "lance-ivf-hnsw-sq": "IVF_HNSW_SQ",
 }
 _FACTORS = {"IVF_PQ": (5, 20), "IVF_RQ": (2,), "IVF_HNSW_SQ": (2,)}
+_FILTERED = 32
 _LEAST = 1024
 """Rows below which Lance is not asked to train an index: comparing all takes less than a call."""
 _CELL = 256
@@ -161,18 +162,20 @@ class LanceIndex:
         """Candidates ``[q, k * factor]`` by Lance's own scores.
 
         Allowed rows may all lie in cells far from the query, so a filtered search looks into every
-        cell. Where few rows are allowed, and for graphs, whose walk would not get there, the
-        allowed rows are all compared.
+        cell and asks for more candidates. Where few rows are allowed, for graphs, whose walk would
+        not get there, and for IVF_PQ, whose codes hardly tell far rows apart, the allowed rows are
+        all compared.
         """
         wanted, probes = min(k * effort.factor, self._rows.shape[0]), effort.probes
         found = np.full((len(queries), wanted), -1, dtype=np.int64)
         mask = None
         if allowed is not None:
             count = int(np.count_nonzero(allowed))
-            graph = self._kind == "IVF_HNSW_SQ"
-            if graph or count <= max(wanted, len(allowed) // 64):
+            if self._kind != "IVF_RQ" or count <= max(wanted, len(allowed) // 64):
                 return ScanIndex(self._rows).candidates(queries, wanted, effort, allowed)
-            probes = self._cells
+            # Far rows score so alike that codes hardly tell them apart.
+            wanted, probes = min(_FILTERED * wanted, self._rows.shape[0]), self._cells
+            found = np.full((len(queries), wanted), -1, dtype=np.int64)
             mask = row_addresses(self._masks(allowed))
         for at in range(0, len(queries), _QUERIES):
             some = queries[at : at + _QUERIES]
