@@ -30,8 +30,8 @@ def search(
     """The nearest rows of an index.
 
     How depends on the share ``s`` of the rows that may be answered. Few rows are compared one by
-    one, which is exact. Of most rows, more neighbours are asked for than are wanted, by ``1 / s``
-    and growing until enough are left. Between the two, the index itself is told which rows count.
+    one, which is exact. Of most rows, more neighbours are asked for than are wanted, by ``1 / s``,
+    and once more by four if too few are left. Between the two, the index itself is told which rows count.
 
     Args:
         opened: the index.
@@ -92,18 +92,14 @@ def _after(
     share: float,
 ) -> Neighbors:
     """Ask for more, drop what is not allowed, and ask for more again where too little is left."""
-    living = int(np.count_nonzero(mask))
-    wanted = int(np.ceil(_SLACK * k / share))
-    while True:
-        found = opened.index.candidates(queries, min(wanted, len(mask)), opened.effort)
+    living, wanted = int(np.count_nonzero(mask)), int(np.ceil(_SLACK * k / share))
+    for asked in (wanted, 4 * wanted):
+        found = opened.index.candidates(queries, min(asked, len(mask)), opened.effort)
         found = np.where((found >= 0) & mask[found], found, -1)
-        enough = (found >= 0).sum(axis=1) >= min(k * opened.effort.factor, living)
-        if enough.all():
+        if ((found >= 0).sum(axis=1) >= min(k * opened.effort.factor, living)).all():
             break
-        if wanted >= len(mask):  # a walk through a graph may not reach every row
-            found = opened.index.candidates(queries, k, opened.effort, mask)
-            break
-        wanted *= 4
+    else:  # what is allowed lies elsewhere
+        found = opened.index.candidates(queries, k, opened.effort, mask)
     return _named(opened, *rescore(opened.rows, queries, found, k))
 
 
