@@ -19,6 +19,7 @@ from retrieval.query.indexing import Indexes
 from retrieval.query.ranking import Ranking
 from retrieval.query.records import Records
 from retrieval.query.searcher import Searcher
+from retrieval.query.space_vectors import SpaceVectors
 from retrieval.query.spaces import check_identity, choose_space, encoder_of
 from retrieval.query.terms import Term, compose, gather
 from retrieval.store import Store
@@ -205,6 +206,24 @@ class Collection:
             np.pad(found.ids, missing, constant_values=-1),
             np.pad(found.scores, missing, constant_values=-np.inf),
         )
+
+    def vectors(self, space: str) -> SpaceVectors:
+        """All vectors of a space as they are now: range queries, pairs, the graph of neighbours.
+
+        Raises:
+            UnknownSpace: if there is no such space.
+            VectorIndexError: if they are too many for memory and there is no index to map them.
+        """
+        with self._lock:
+            self.store.refresh()
+            self.store.space(space)
+            view = self._searcher.views.at_version(space)
+        if view is None:
+            raise VectorIndexError(
+                f"the vectors of {space!r} do not fit into memory; an index maps them: "
+                f"retrieval index -c {self.uri} --index auto"
+            )
+        return SpaceVectors(view)
 
     def build_index(
         self,

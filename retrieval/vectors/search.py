@@ -31,7 +31,8 @@ def search(
 
     How depends on the share ``s`` of the rows that may be answered. Few rows are compared one by
     one, which is exact. Of most rows, more neighbours are asked for than are wanted, by ``1 / s``,
-    and once more by four if too few are left. Between the two, the index itself is told which rows count.
+    and once more by four if too few are left. Between the two, or if even that does not do, the
+    index itself is told which rows count.
 
     Args:
         opened: the index.

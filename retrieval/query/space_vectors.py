@@ -1,0 +1,180 @@
+"""All vectors of a space at one version: range queries, the space against itself, its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.errors import QueryError
+from retrieval.query.view import View
+from retrieval.types import Embeddings, Neighbors
+from retrieval.vectors.base import Positions
+from retrieval.vectors.join import knn_graph, pairs_above
+
+_SCAN_BYTES = 32 << 20
+_BLOCK_ROWS = 8192
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """All rows that reach a score, for a batch of queries.
+
+    Attributes:
+        offsets: int64 ``[q + 1]``: the matches of query i are those from ``offsets[i]`` up to
+            ``offsets[i + 1]``.
+        ids: int64 ``[m]``, best first within a query, equal scores in the order of their ids.
+        scores: float32 ``[m]``, exact cosines.
+        complete: whether no row that reaches the score is missing.
+    """
+
+    offsets: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    complete: bool
+
+
+class SpaceVectors:
+    """The vectors of one space at one version; writes to the collection do not change it.
+
+    They lie in memory or in mapped files, so that there may be more of them than memory.
+
+    Attributes:
+        version: of the collection.
+        ids: int64 ``[n]``: the image of each row.
+    """
+
+    def __init__(self, view: View) -> None:
+        """All rows of ``view``."""
+        self.version = view.version
+        self._base = None if view.base is None else view.base.rows
+        self._kept: Positions | None = None
+        known = np.empty(0, np.int64) if view.base is None else view.base.ids
+        if view.dead is not None and view.dead.any():
+            self._kept = np.flatnonzero(~view.dead)
+            known = known[self._kept]
+        self._fresh = np.asarray(view.fresh[1], dtype=np.float32)
+        self._indexed = len(known)
+        self.ids = np.concatenate([known, view.fresh[0]])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and their dimension."""
+        return len(self.ids), self._fresh.shape[1]
+
+    def blocks(self, size: int, start: int = 0) -> Iterator[Embeddings]:
+        """float32 ``[≤ size, dim]``: all rows from ``start`` on, in order.
+
+        Raises:
+            VectorIndexError: if the files turn out to be damaged.
+        """
+        if self._base is not None and start < self._indexed:
+            if self._kept is None:
+                yield from self._base.blocks(size, start)
+            else:
+                for at in range(start, self._indexed, size):
+                    yield self._base.take(self._kept[at : at + size])
+        for at in range(max(0, start - self._indexed), len(self._fresh), size):
+            yield self._fresh[at : at + size]
+
+    def take(self, positions: Positions) -> Embeddings:
+        """float32 ``[n, dim]``: the rows at ``positions``.
+
+        Raises:
+            VectorIndexError: if the files turn out to be damaged.
+        """
+        old = positions < self._indexed
+        out = np.empty((len(positions), self.shape[1]), dtype=np.float32)
+        if self._base is not None and old.any():
+            at = positions[old]
+            out[old] = self._base.take(at if self._kept is None else self._kept[at])
+        out[~old] = self._fresh[positions[~old] - self._indexed]
+        return out
+
+    def within(self, queries: Embeddings, threshold: float, *, limit: int | None = None) -> Matches:
+        """Every row whose cosine to a query is at least ``threshold``, by comparing all.
+
+        Args:
+            queries: float32 ``[q, dim]``, unit rows.
+            threshold: in [-1, 1].
+            limit: most matches of one query; the best ones stay. None for no limit.
+
+        Returns:
+            The matches; complete unless the limit cut some off.
+
+        Raises:
+            QueryError: if the shape does not fit, or the limit is below 1.
+        """
+        if queries.ndim != 2 or queries.shape[1] != self.shape[1]:
+            raise QueryError(f"queries have shape {list(queries.shape)}, not [q, {self.shape[1]}]")
+        if limit is not None and limit < 1:
+            raise QueryError(f"a limit is at least 1, not {limit}")
+        which, ids, scores = self._reached(queries, threshold)
+        order = np.lexsort((ids, -scores, which))
+        which, ids, scores = which[order], ids[order], scores[order]
+        rank = np.arange(len(which)) - np.searchsorted(which, which)
+        kept = rank < (limit or len(self.ids) + 1)
+        counts = np.bincount(which[kept], minlength=len(queries))
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return Matches(offsets, ids[kept], scores[kept], bool(kept.all()))
+
+    def pairs(
+        self,
+        threshold: float,
+        *,
+        memory_bytes: int = 256 << 20,
+        start: int = 0,
+        tell: Tell | None = None,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+        """Every pair of images whose cosine is at least ``threshold``, once; exact.
+
+        Args:
+            threshold: cosine from which on a pair counts.
+            memory_bytes: about how much is held at a time, besides what the caller keeps.
+            start: only pairs of which one row is at ``start`` or after it: new against all.
+            tell: called with how many rows are done, and n; ``start`` goes on from there.
+
+        Yields:
+            Two int64 ``[m]`` of ids and float32 scores ``[m]``, in no order.
+        """
+        pairs = pairs_above(self, threshold, memory_bytes=memory_bytes, start=start, tell=tell)
+        for a, b, scores in pairs:
+            yield self.ids[a], self.ids[b], scores
+
+    def knn_graph(
+        self, k: int, *, memory_bytes: int = 256 << 20, tell: Tell | None = None
+    ) -> Neighbors:
+        """The k nearest other images of every image, exact; rows in the order of ``ids``.
+
+        Args:
+            k: neighbours of each, at least 1.
+            memory_bytes: about how much is held at a time, besides the result.
+            tell: called with the number of finished rows, and n.
+
+        Raises:
+            QueryError: if k < 1.
+        """
+        if k < 1:
+            raise QueryError(f"k is at least 1, not {k}")
+        at, scores = knn_graph(self, k, memory_bytes=memory_bytes, tell=tell)
+        ids = np.full(at.shape, -1, dtype=np.int64)
+        ids[at >= 0] = self.ids[at[at >= 0]]
+        return Neighbors(ids, scores)
+
+    def _reached(
+        self, queries: Embeddings, threshold: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Query, image and score of every match."""
+        found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+        step = max(1, min(_BLOCK_ROWS, _SCAN_BYTES // (4 * max(1, len(queries)))))
+        at = 0
+        for block in self.blocks(step):
+            scores = queries @ block.T
+            query, row = np.nonzero(scores >= threshold)
+            found.append((query, self.ids[at + row], np.clip(scores[query, row], -1, 1)))
+            at += len(block)
+        which, ids, scores = (np.concatenate(each) for each in zip(*found, strict=True))
+        return which, ids, scores
