@@ -16,25 +16,23 @@ photos, and copies of them.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import relevance_texts as written
+from benchmarks.relevance_photos import Photos
 from retrieval.encoders import load
-from retrieval.encoders.base import encode_spaces
+from retrieval.encoders.base import unit_rows
 from retrieval.encoders.pocket.train.evaluate import COCO_QUERIES
-from retrieval.images import load as load_image
 from retrieval.query.background import background, texts
 from retrieval.query.relevance import Calibration, calibrate_images, calibrate_texts
 from retrieval.types import Embeddings
@@ -45,6 +43,12 @@ MANY = 500
 VERDICTS = ("good match", "weak match", "no good match")
 
 Answers = dict[str, NDArray]
+
+
+def shares(found: Answers) -> dict[str, float]:
+    """How many queries there are, and the share that gets each verdict."""
+    given = found["verdict"]
+    return {"queries": len(given)} | {v: round(float((given == v).mean()), 4) for v in VERDICTS}
 
 
 def auroc(right: NDArray, wrong: NDArray) -> float:
@@ -85,53 +89,6 @@ def classic(queries: Embeddings, stored: Embeddings, cohort: Embeddings) -> Answ
     z = (scores - scores.mean(axis=1, keepdims=True)) / scores.std(axis=1, keepdims=True)
     t = (scores - others.mean(axis=0)) / others.std(axis=0)
     return {"z-norm": z.max(axis=1), "t-norm": t.max(axis=1), "S-norm": (z + t).max(axis=1) / 2}
-
-
-class Photos:
-    """The data sets, each photo encoded once by both pocket encoders."""
-
-    def __init__(self, data: Path) -> None:
-        """Read the tables."""
-        self.data = data
-        self.captions: dict[str, dict[str, list[str]]] = {"test": {}, "train": {}}
-        with (data / "flickr8k" / "captions.csv").open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                self.captions[row["split"]].setdefault(row["image"], []).append(row["caption"])
-        with (data / "clothing" / "labels.csv").open(encoding="utf-8") as file:
-            self.clothes = list(csv.DictReader(file))
-        self.encoders = [load("pocket-text"), load("pocket-visual")]
-
-    def encode(self, images: Iterable[Image.Image]) -> dict[str, Embeddings]:
-        """Embeddings of pictures by encoder."""
-        parts = [encode_spaces(self.encoders, [image]) for image in images]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def flickr(self) -> dict[str, Embeddings]:
-        """The 1,000 test photos."""
-        names = self.captions["test"]
-        return self.encode(load_image(self.data / "flickr8k" / "images" / name) for name in names)
-
-    def clothing(self, test: bool) -> tuple[dict[str, Embeddings], NDArray]:
-        """Photos of one split, and their labels."""
-        rows = [row for row in self.clothes if (row["split"] == "test") == test]
-        found = self.encode(load_image(self.data / "clothing" / row["file"]) for row in rows)
-        return found, np.array([row["label"] for row in rows])
-
-    def coco(self) -> dict[str, Embeddings]:
-        """All 128 photos."""
-        paths = sorted((self.data / "coco128" / "val2017").glob("*.jpg"))
-        return self.encode(load_image(path) for path in paths)
-
-    def copies(self, n: int) -> dict[str, Embeddings]:
-        """Every photo of the first ``n`` for training without a tenth of its width and height."""
-        rows = [row for row in self.clothes if row["split"] != "test"][:n]
-
-        def cut(row: dict[str, str]) -> Image.Image:
-            image = load_image(self.data / "clothing" / row["file"])
-            w, h = image.size
-            return image.crop((w // 20, h // 20, w - w // 20, h - h // 20))
-
-        return self.encode(cut(row) for row in rows)
 
 
 def questions(photos: Photos) -> dict[str, dict[str, tuple[bool, list[str]]]]:
@@ -200,10 +157,7 @@ def by_collection(answers: dict[str, dict[str, tuple[bool, Answers]]]) -> dict:
         [right] = [found for is_right, found in kinds.values() if is_right]
         out[name] = {}
         for kind, (is_right, found) in kinds.items():
-            facts = {"queries": len(found["verdict"])} | {
-                verdict: round(float((found["verdict"] == verdict).mean()), 4)
-                for verdict in VERDICTS
-            }
+            facts: dict = shares(found)
             if not is_right:
                 facts["auroc"] = {s: auroc(right[s], found[s]) for s in STATISTICS}
             out[name][kind] = facts
@@ -289,13 +243,35 @@ def ask_pictures(stored: Embeddings, asked: dict[str, Embeddings]) -> dict:
     found = {kind: answer(calibration, queries, stored) for kind, queries in asked.items()}
     out: dict = {}
     for kind, answers in found.items():
-        out[kind] = {"queries": len(answers["verdict"])} | {
-            verdict: round(float((answers["verdict"] == verdict).mean()), 4) for verdict in VERDICTS
-        }
+        out[kind] = shares(answers)
         if kind.startswith("photos of"):
             unseen = found["unseen photos of its kind"]
             out[kind]["auroc"] = {s: auroc(unseen[s], answers[s]) for s in ("cosine", "overall")}
     return out
+
+
+def ask_composed(stored: Embeddings, captions: list[str]) -> dict:
+    """Verdicts on queries of two parts: one half of the photos asks the other."""
+    encoder = load("pocket-text")
+    here, unseen = stored[::2], stored[1::2]
+    own, letters = (
+        encoder.encode_texts(part)
+        for part in (captions[1::2], written.random_letters(len(unseen), 4))
+    )
+    pictures, words = calibrate_images(here), calibrate_texts(here, *background(encoder))
+    assert pictures is not None and words is not None
+    asked = {
+        "an unseen photo": (pictures, unseen),
+        "an unseen photo and its caption": (pictures, unseen + own),
+        "an unseen photo and random letters": (pictures, unseen + letters),
+        "a caption": (words, own),
+        "a caption minus half of another": (words, own - 0.5 * np.roll(own, 7, axis=0)),
+        "random letters minus half of a caption": (words, letters - 0.5 * own),
+    }
+    return {
+        kind: shares(answer(calibration, unit_rows(queries), here))
+        for kind, (calibration, queries) in asked.items()
+    }
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -360,7 +336,13 @@ def main() -> None:
             )
             for space in (visual, text)
         },
+        "composed": ask_composed(
+            flickr[text], [own[0] for own in photos.captions["test"].values()]
+        ),
         "milliseconds": {
+            "background, encoded by pocket-text": timed(
+                lambda: load(text).encode_texts([line for part in texts() for line in part])
+            ),
             "calibrate for words, 2000 images": timed(
                 lambda: calibrate_texts(sample, *background(load(text)))
             ),
