@@ -227,6 +227,18 @@ def test_what_another_process_writes_is_in_the_next_answer(store: Store) -> None
         collection.get(5)
 
 
+def test_a_write_that_was_overtaken_counts_from_its_own_version(store: Store) -> None:
+    overtaken = store.again()._images.snapshot
+    store.update(pa.table({"image_id": [1], "label": ["first"]}))
+    records, seen = Records(store), store.version
+    records.of([2])
+    late = pa.table({"image_id": [2], "label": ["late"]})
+    overtaken.merge_insert("image_id").when_matched_update_all().execute(late)
+    store.refresh()
+    assert store.changed(seen).tolist() == [2]
+    assert records.of([2])[0].label == "late"
+
+
 # -- the file's life ----------------------------------------------------------------------------
 
 
