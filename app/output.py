@@ -63,6 +63,7 @@ def hits_as_json(hits: Hits) -> Answer:
             {
                 "rank": hit.rank,
                 "score": hit.score,
+                "relevance": hit.relevance,
                 "image_id": hit.image.image_id,
                 "uri": hit.image.uri,
                 "label": hit.image.label,
@@ -78,12 +79,18 @@ def hits_as_json(hits: Hits) -> Answer:
 
 def print_hits(answer: Answer) -> None:
     """The answer for people: rank, score, id, label and the whole path, never cut or folded."""
-    rows = [("", "score", "id", "label", "path")]
+    rows = [("", "score", "relevance", "id", "label", "path")]
     for hit in answer["hits"]:
         label = printable(hit["label"] or "").replace("\n", " ")
         path = printable(hit["uri"]).replace("\n", "\\n")
-        rows.append((str(hit["rank"]), f"{hit['score']:.3f}", str(hit["image_id"]), label, path))
-    print_columns(rows, right={0, 1, 2})
+        worth = "" if hit["relevance"] is None else f"{hit['relevance']:.2f}"
+        score = f"{hit['score']:.3f}"
+        rows.append((str(hit["rank"]), score, worth, str(hit["image_id"]), label, path))
+    print_columns(rows, right={0, 1, 2, 3})
+    if answer["verdict"] == "no good match":
+        note("no good match: what has nothing to do with these images gets hits as near as these")
+    elif answer["verdict"] == "weak match":
+        note("weak match: hits hardly nearer than what unrelated queries get")
 
 
 def print_columns(

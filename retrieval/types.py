@@ -102,11 +102,20 @@ class Neighbors:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer: an image, its exact cosine score, and its rank from 1."""
+    """One answer: an image, its exact cosine score, and its rank from 1.
+
+    Attributes:
+        rank: from 1.
+        score: exact cosine to the query.
+        image: what is known of it.
+        relevance: in [0, 1], what the score is worth in this collection; see
+            :mod:`retrieval.query.relevance`. None where nothing can be said.
+    """
 
     rank: int
     score: float
     image: ImageRecord
+    relevance: float | None = None
 
 
 class Hits(Sequence[Hit]):
@@ -115,8 +124,8 @@ class Hits(Sequence[Hit]):
     Attributes:
         space: name of the space that answered.
         version: table version of the collection the answer is true for.
-        verdict: a calibrated judgement on the whole answer, or None where the space has no
-            calibration. A verdict never removes hits.
+        verdict: ``good match``, ``weak match`` or ``no good match``, judged against what unrelated
+            queries get in this collection; None where nothing can be said. It never removes hits.
     """
 
     def __init__(
@@ -150,7 +159,7 @@ class Hits(Sequence[Hit]):
         return f"<Hits n={len(self._hits)} space={self.space}{best}>"
 
     def to_arrow(self) -> pa.Table:
-        """One row a hit: rank, score and the fields of the record; metadata as JSON text."""
+        """One row a hit: rank, score, relevance, and its record with metadata as JSON text."""
         import json
 
         import pyarrow as pa
@@ -158,6 +167,7 @@ class Hits(Sequence[Hit]):
         columns: dict[str, Any] = {
             "rank": pa.array([h.rank for h in self], pa.int64()),
             "score": pa.array([h.score for h in self], pa.float32()),
+            "relevance": pa.array([h.relevance for h in self], pa.float32()),
             "image_id": pa.array([h.image.image_id for h in self], pa.int64()),
             "width": pa.array([h.image.width for h in self], pa.int32()),
             "height": pa.array([h.image.height for h in self], pa.int32()),

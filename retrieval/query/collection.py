@@ -16,6 +16,7 @@ from retrieval.images import ImageInput
 from retrieval.query import checks
 from retrieval.query.explain import Explanation, explain
 from retrieval.query.indexing import Indexes
+from retrieval.query.judge import Judge, Question
 from retrieval.query.ranking import Ranking
 from retrieval.query.records import Records
 from retrieval.query.searcher import Searcher
@@ -44,6 +45,7 @@ class Collection:
         self._lock = threading.RLock()
         self._searcher = Searcher(store, self._lock)
         self._records = Records(store)
+        self._judge = Judge()
 
     @property
     def uri(self) -> str:
@@ -125,15 +127,15 @@ class Collection:
         needs_encoder = any(term.is_text or term.image is not None for term in asked)
         encoder = self.encoder(chosen.name) if needs_encoder else None
         query = compose(asked, chosen, encoder, self.store, templates)
-        plain = ranking is None or ranking.plain
+        question = Question(tuple(asked), chosen, encoder, query, where, index)
+        self._judge.prepare(question, self.store.count())
+        ordered = ranking or Ranking()
         for last in (*[False] * (_TRIES - 1), True):
-            with self._lock if last or not plain else nullcontext():
-                found, version = self._searcher.ranked(
-                    query, chosen.name, k, where, index, ranking or Ranking()
-                )
+            with self._lock if last or not ordered.plain else nullcontext():
+                found, version = self._searcher.ranked(query, chosen.name, k, where, index, ordered)
                 with self._lock:  # neighbours and records of one and the same version
                     if self.store.version == version:
-                        return self._hits(found, chosen.name)
+                        return self._hits(found, question)
         raise AssertionError("under the lock nothing moves")
 
     def explain(
@@ -349,12 +351,15 @@ class Collection:
             check_identity(self.store.space(encoder.spec.name), encoder)
             self._encoders[encoder.spec.name] = encoder
 
-    def _hits(self, found: Neighbors, space: str) -> Hits:
-        ids, scores = found.ids[0], found.scores[0]
-        kept = ids >= 0
-        records = self._records.of(ids[kept])
-        hits = [
-            Hit(rank, float(score), record)
-            for rank, (score, record) in enumerate(zip(scores[kept], records, strict=True), 1)
-        ]
-        return Hits(hits, space=space, version=self.version)
+    def _hits(self, found: Neighbors, asked: Question) -> Hits:
+        kept = found.ids[0] >= 0
+        ids, scores = found.ids[0, kept], found.scores[0, kept]
+        records = self._records.of(ids)
+        judged = None
+        if view := self._searcher.views.at_version(asked.space.name, asked.index):
+            judged = self._judge.judge(view, asked, ids, self._searcher.size(view, asked.where))
+        relevance = [None] * len(records) if judged is None else judged.relevance.tolist()
+        rows = zip(scores.tolist(), records, relevance, strict=True)
+        hits = [Hit(rank, *row) for rank, row in enumerate(rows, 1)]
+        verdict = None if judged is None else judged.verdict
+        return Hits(hits, space=asked.space.name, version=self.version, verdict=verdict)

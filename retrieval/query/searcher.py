@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import QueryError, VectorIndexError
 from retrieval.query.ranking import Ranking, ranked
+from retrieval.query.view import View
 from retrieval.query.views import Views
 from retrieval.store import Store
 from retrieval.types import Embeddings, Neighbors
@@ -86,6 +87,11 @@ class Searcher:
             except VectorIndexError:
                 with self._lock:
                     self.views.distrust(view)
+
+    def size(self, view: View | None, where: str | None) -> int:
+        """How many images of ``view`` a filter leaves to be searched; under the lock."""
+        rows = 0 if view is None else view.rows
+        return rows if where is None else min(rows, len(self._ids(where)))
 
     def _ids(self, where: str) -> NDArray[np.int64]:
         """Sorted ids that a filter lets through, remembered while the version is the same."""

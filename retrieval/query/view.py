@@ -63,6 +63,28 @@ class View:
             return found
         return merge(found, nearest([self.fresh], queries, k, allowed=allowed))
 
+    def vectors_of(self, ids: Ids) -> NDArray[np.float32]:
+        """float32 ``[n, dim]``: unit vectors of images that the view answers with.
+
+        Raises:
+            VectorIndexError: if the base turns out to be damaged.
+        """
+        out = np.empty((len(ids), self.fresh[1].shape[1]), dtype=np.float32)
+        old = np.zeros(len(ids), dtype=bool)
+        if self.base is not None:
+            at = self.base.positions_of(ids)
+            old = at >= 0 if self.dead is None else (at >= 0) & ~self.dead[at]
+            out[old] = self.base.rows.take(at[old])
+        if not old.all():
+            order = np.argsort(self.fresh[0])
+            out[~old] = self.fresh[1][order[np.searchsorted(self.fresh[0][order], ids[~old])]]
+        return out
+
+    @property
+    def rows(self) -> int:
+        """How many images have a vector."""
+        return self.indexed + len(self.fresh[0])
+
     @property
     def indexed(self) -> int:
         """How many living rows the base holds."""

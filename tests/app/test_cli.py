@@ -82,7 +82,7 @@ def test_search_answers_in_json_and_in_paths(photos, collection):
     answer = json.loads(run("search", "-c", collection, "--image", wanted, "-k", 3, "--json"))
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
     best = answer["hits"][0]
-    assert set(best) == {"rank", "score", "image_id", "uri", "label", "metadata"}
+    assert set(best) == {"rank", "score", "relevance", "image_id", "uri", "label", "metadata"}
     assert best["uri"] == wanted and "verdict" in answer
     by_id = run("search", "-c", collection, "--id", best["image_id"], "-k", 1, "--paths")
     assert by_id == wanted + "\n"

@@ -1,0 +1,81 @@
+"""Verdicts on real photos: words that fit, words that fit nothing, pictures of another world."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import retrieval
+from indexers import ingest
+from retrieval import Ranking, Term
+
+PHOTOS = 150
+NONSENSE = [
+    "qzvx wplk trrgh",
+    "the parties hereto agree to indemnify the licensor",
+    "x = sum(i ** 2 for i in range(n))",
+    "quarterly interest rate swap settlement",
+    "hypotenuse lemma corollary",
+]
+SENSE = ["shoes", "a dress", "a t-shirt", "trousers", "a hat"]
+
+
+@pytest.fixture(scope="module")
+def shop(shared_data, tmp_path_factory):
+    photos = sorted(shared_data("clothing").rglob("*.jpg"))
+    made = tmp_path_factory.mktemp("made") / "c"
+    ingest(photos[:: len(photos) // PHOTOS], made)
+    return retrieval.open(made)
+
+
+def test_words_that_fit_nothing_are_told_apart(shop):
+    nonsense = [shop.search(text).verdict for text in NONSENSE]
+    sense = [shop.search(text).verdict for text in SENSE]
+    assert nonsense.count("no good match") >= 4, nonsense
+    assert sense.count("good match") >= 4, sense
+
+
+def test_relevance_goes_with_the_hits_and_never_removes_one(shop):
+    hits = shop.search("qzvx wplk trrgh", k=20)
+    assert len(hits) == 20
+    assert all(0 <= hit.relevance <= 1 for hit in hits)
+    assert hits.to_arrow()["relevance"].to_pylist() == pytest.approx([h.relevance for h in hits])
+    best = max(hit.relevance for hit in shop.search("shoes"))
+    assert best > max(hit.relevance for hit in hits)
+
+
+def test_a_picture_of_the_collection_is_a_good_match_and_one_of_elsewhere_is_not(shop, shared_data):
+    for image_id in shop.store.ids()[:5].tolist():
+        assert shop.search(image_id=image_id).verdict == "good match"
+    foreign = sorted(shared_data("coco128").rglob("*.jpg"))[:8]
+    verdicts = [shop.search(image=path).verdict for path in foreign]
+    assert verdicts.count("no good match") >= 6, verdicts
+
+
+def test_a_filter_and_another_order_keep_the_verdict_honest(shop):
+    assert shop.search("qzvx wplk trrgh", where="width > 0").verdict == "no good match"
+    ranking = Ranking(feedback=5, diversity=0.2)  # near what was found, but not near the words
+    assert shop.search("qzvx wplk trrgh", ranking=ranking).verdict == "no good match"
+    assert shop.search("shoes", where="width < 0").verdict is None
+
+
+def test_nothing_is_said_where_nothing_can_be_known(shop, tmp_path, shared_data):
+    vector = np.ones(256)
+    assert shop.search(vector=vector).verdict is None
+    mixed = [Term("shoes"), Term(vector=vector, weight=2.0)]
+    assert shop.search(terms=mixed, space="pocket-text").verdict is None
+    few = sorted(shared_data("clothing").rglob("*.jpg"))[:12]
+    ingest(few, tmp_path / "few")
+    hits = retrieval.open(tmp_path / "few").search("shoes")
+    assert hits.verdict is None
+    assert all(hit.relevance is None for hit in hits)
+
+
+def test_a_collection_that_grows_is_judged_anew(shop, tmp_path, shared_data):
+    clothing = sorted(shared_data("clothing").rglob("*.jpg"))[:60]
+    ingest(clothing, tmp_path / "c")
+    collection = retrieval.open(tmp_path / "c")
+    photo = sorted(shared_data("coco128").rglob("*.jpg"))[3]
+    assert collection.search(image=photo).verdict == "no good match"
+    ingest(sorted(shared_data("coco128").rglob("*.jpg"))[:60], tmp_path / "c")
+    assert collection.search(image=photo).verdict == "good match"
