@@ -86,7 +86,9 @@ class Backend(Protocol):
         """Why it cannot be used here and what would help; None if it can."""
 
     def build(self, rows: Rows, folder: Path) -> None:
-        """Write an index of all ``rows`` into the empty ``folder``. Deterministic.
+        """Write an index of all ``rows`` into the empty ``folder``.
+
+        The same rows give the same index, except for Lance's own kinds.
 
         Raises:
             VectorIndexError: if it cannot be built.
