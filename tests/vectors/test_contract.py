@@ -17,7 +17,10 @@ from retrieval.vectors.lance_native import LanceNative
 from tests.vectors.clusters import ArrayRows, Clustered, clustered, recall, rescored, truth
 
 N, DIM, K = 12_000, 64, 10
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) if kind == "torch" else kind for kind in KINDS]
+SLOW = [
+    pytest.param(kind, marks=pytest.mark.slow) if kind.startswith(("torch", "lance")) else kind
+    for kind in KINDS
+]
 
 
 class Built(NamedTuple):
@@ -174,7 +177,8 @@ def test_an_extended_index_is_as_good_as_a_new_one(built, data, tmp_path) -> Non
     assert contents(old) == before, "the old index was touched"
     grown = built.backend.open(new, data.rows)
     assert quality(grown, data, grown.efforts[-1]) >= 0.99
-    assert quality(grown, data, built.effort) >= quality(built.index, data, built.effort) - 0.02
+    luck = 0.05 if isinstance(built.backend, LanceNative) else 0.02  # its training takes no seed
+    assert quality(grown, data, built.effort) >= quality(built.index, data, built.effort) - luck
     late = np.arange(start, N, 13)
     found = grown.candidates(data.rows.take(late), 1, grown.efforts[-1])
     assert (rescored(data.rows, data.rows.take(late), found, 1)[:, 0] == late).mean() >= 0.99
