@@ -7,7 +7,6 @@ change; a file grows by further parts.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -115,7 +114,7 @@ class VectorFile:
 class _Part:
     def __init__(self, folder: Path) -> None:
         try:
-            facts = json.loads((folder / NOTE).read_bytes())
+            facts = folders.read_note(folder, NOTE)
             rows, self.dim, kind = int(facts["rows"]), int(facts["dim"]), str(facts["dtype"])
             files = facts["files"]
             whole = (folder / _VECTORS).stat().st_size == files[_VECTORS]["bytes"]
