@@ -231,9 +231,39 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_searches_never_miss_and_never_resurrect() -> None:
-    run(25, 20)
+    run(12, 20)
 
 
 @pytest.mark.slow
 def test_searches_never_miss_and_never_resurrect_at_length() -> None:
     run(400, 50)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_of_nothing_takes_in_what_comes(tmp_path, kind) -> None:
+    store = new(tmp_path / "c")
+    collection = Collection(Store.open(tmp_path / "c"))
+    built = collection.build_index(SPACE, kind)
+    assert built["rows"] == 0 and built["measured"]["queries"] == 0
+    vectors = unit(1, 6)
+    for n in range(1, 7):
+        store.upsert(rows([n], vectors[n - 1 : n]))
+        found = collection.neighbors(vectors[:n], SPACE, k=1, index=kind)
+        assert found.ids[:, 0].tolist() == list(range(1, n + 1))
+    assert collection.indexes(SPACE)[0]["behind"] == 6
+    assert collection.update_indexes(), "it has grown beyond what it was trained on"
+    assert collection.indexes(SPACE)[0]["behind"] == 0
+
+
+def test_an_index_of_a_collection_that_was_here_before_is_not_used(tmp_path) -> None:
+    store = new(tmp_path / "old")
+    store.upsert(rows(range(50), unit(1, 50)))
+    Collection(store).build_index(SPACE, KINDS[0])
+    again = new(tmp_path / "c")
+    again.upsert(rows(range(50), unit(2, 50)))
+    shutil.copytree(tmp_path / "old" / "indexes", tmp_path / "c" / "indexes")
+    collection = Collection(again)
+    assert collection.neighbors(unit(2, 50), SPACE, k=1).ids[:, 0].tolist() == list(range(50))
+    assert collection.indexes(SPACE) == [] and not collection.update_indexes()
+    collection.build_index(SPACE, KINDS[-1])
+    assert len(list((tmp_path / "c" / "indexes").glob("*/[!.p]*"))) == 1, "it is swept"
