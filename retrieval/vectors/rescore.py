@@ -30,6 +30,12 @@ def rescore(
     scores = np.full((q, k), -np.inf, dtype=np.float32)
     if c == 0 or rows.shape[0] == 0:
         return positions, scores
+    if q == 1:  # what people wait for, at half the cost of the general way
+        some = candidates[0][candidates[0] >= 0]
+        exact = np.clip(rows.take(some) @ queries[0], -1.0, 1.0)
+        order = np.lexsort((some, -exact))[:k]
+        positions[0, : len(order)], scores[0, : len(order)] = some[order], exact[order]
+        return positions, scores
     step = max(1, _GATHER_BYTES // (4 * c * rows.shape[1]))
     for at in range(0, q, step):
         some = candidates[at : at + step]
