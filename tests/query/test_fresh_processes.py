@@ -71,7 +71,7 @@ def search_while_another_writes(place: Path, rounds: int) -> None:
     listener.start()
     collection, answers, bases = Collection(Store.open(place)), [], set()
     while writer.poll() is None:
-        hits = collection.search(vector=NEAR, space=SPACE, k=300)
+        hits = collection.search(vector=NEAR, space=SPACE, k=2000)
         answers.append((hits.version, {hit.image.image_id for hit in hits if hit.score > 0.9}))
         bases |= {facts["version"] for facts in collection.indexes(SPACE)}
     listener.join()
@@ -100,7 +100,7 @@ def test_the_searching_process_may_update_the_index_too(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_answers_are_complete_for_long(tmp_path, monkeypatch):
     monkeypatch.setattr(views, "_TAIL_ROWS", 7)
-    search_while_another_writes(made(tmp_path / "c"), 300)
+    search_while_another_writes(made(tmp_path / "c"), 320)
 
 
 def test_many_rows_beside_an_index_are_taken_in_behind_the_scenes(tmp_path, monkeypatch):
