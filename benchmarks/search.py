@@ -8,7 +8,9 @@ recall@10 reaches 0.98; then all answer the same other queries, one at a time an
 turns. `search` of ours is vector in, ten whole records out; `neighbors` is vector in, ten ids and
 exact scores out, the check for a newer version included; LanceDB is used through its Python client
 as its documentation says, and returns the same columns. `matmul` is numpy's product with every
-vector, the limit that memory sets. Peers that are not installed are left out, by name.
+vector, the limit that memory sets. `candidates` of ours, ids included, is set beside FAISS called
+on the same file with the same effort. Peers that are not installed (`pip install hnswlib usearch
+lancedb`) are left out, by name.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from retrieval import settings
 from retrieval.query import Collection
 from retrieval.store import Store
 from retrieval.types import Space
+from retrieval.vectors.faiss_install import threads
 from retrieval.vectors.kinds import backend
 from retrieval.vectors.rescore import rescore
 
@@ -164,12 +167,13 @@ def ours(task: Task) -> Iterator[tuple[str, Callable[[], dict[str, Contender]]]]
             return collection.search(vector=query[0], space=SPACE, k=K, index=kind)
 
         def candidates(queries: Vectors) -> Any:
-            return index.candidates(queries, K, effort)
+            return opened.ids[index.candidates(queries, K, effort)]
 
         def whole(queries: Vectors) -> Any:
             return found(queries, effort)
 
         return {
+            **same_file(index, opened.folder, kind, effort, whole),
             f"ours {kind}, candidates": Contender(candidates, whole),
             f"ours {kind}, index": Contender(whole, whole, **facts),
             f"ours {kind}, neighbors": Contender(neighbors, neighbors),
@@ -181,6 +185,24 @@ def ours(task: Task) -> Iterator[tuple[str, Callable[[], dict[str, Contender]]]]
             yield f"ours {kind}", lambda kind=kind: make(kind)
         else:
             print(f"  {kind}: {why}")
+
+
+def same_file(
+    index: Any, folder: Path, kind: str, effort: Any, whole: Search
+) -> dict[str, Contender]:
+    """FAISS called directly on the file of ours, for as many candidates with the same effort."""
+    if not (folder / "index.faiss").exists():
+        return {}
+    import faiss
+
+    raw = faiss.read_index(str(folder / "index.faiss"))
+    known, wanted = index._parameters(effort.probes), K * effort.factor
+
+    def search(queries: Vectors) -> Any:
+        with threads(faiss, 1 if len(queries) == 1 else settings.cores()):
+            return raw.search(queries, wanted, params=known)[1]
+
+    return {f"FAISS on the file of ours {kind}": Contender(search, whole)}
 
 
 def faiss_raw(task: Task) -> Iterator[tuple[str, Callable[[], dict[str, Contender]]]]:
