@@ -20,11 +20,14 @@ class Settings:
         cache_dir: where built graphs and downloaded weights go (``RETRIEVAL_CACHE``).
         encoders: encoders of a new collection (``RETRIEVAL_ENCODERS``, comma-separated).
         max_pixels: larger pictures are refused before decoding (``RETRIEVAL_MAX_PIXELS``).
+        index_memory_bytes: what a vector index that was chosen automatically may hold in memory
+            (``RETRIEVAL_INDEX_MEMORY_MB``); None for half of the machine's.
     """
 
     cache_dir: Path
     encoders: tuple[str, ...]
     max_pixels: int
+    index_memory_bytes: int | None
 
 
 def load() -> Settings:
@@ -38,7 +41,8 @@ def load() -> Settings:
     return Settings(
         cache_dir=_cache_dir(),
         encoders=encoders or DEFAULT_ENCODERS,
-        max_pixels=_max_pixels(),
+        max_pixels=_whole("RETRIEVAL_MAX_PIXELS", DEFAULT_MAX_PIXELS),
+        index_memory_bytes=_megabytes("RETRIEVAL_INDEX_MEMORY_MB"),
     )
 
 
@@ -49,11 +53,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _max_pixels() -> int:
-    text = os.environ.get("RETRIEVAL_MAX_PIXELS", str(DEFAULT_MAX_PIXELS))
+def _whole(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
     if not text.isdecimal() or int(text) == 0:
-        raise SettingsError(f"RETRIEVAL_MAX_PIXELS is a positive whole number, not {text!r}")
+        raise SettingsError(f"{name} is a positive whole number, not {text!r}")
     return int(text)
+
+
+def _megabytes(name: str) -> int | None:
+    return _whole(name, 0) * 1_000_000 if os.environ.get(name) else None
 
 
 def _cache_dir() -> Path:

@@ -32,6 +32,9 @@ _Kind = Annotated[
     ),
 ]
 _COUNTS = ("added", "updated", "skipped", "removed", "failed", "encoded")
+_Target = Annotated[
+    float, typer.Option(min=0.5, max=1, help="Without SOURCE: ann_recall_at_10 to reach.")
+]
 
 
 def index(
@@ -57,6 +60,7 @@ def index(
         bool, typer.Option("--dry-run", help="Say what would happen; write nothing.")
     ] = False,
     index: _Kind = None,
+    target: _Target = 0.98,
     json: options.Json = False,
 ) -> None:
     """Bring a collection up to date with folders of images.
@@ -71,7 +75,7 @@ def index(
     if not source:
         if index is None:
             raise typer.BadParameter("name a folder, or an index to make with --index")
-        _make_index(collection, index, json)
+        _make_index(collection, index, target, json)
         return
     from indexers import IngestInterrupted, ingest
     from indexers.sources import FolderSource
@@ -105,11 +109,13 @@ def index(
     _tell(report, collection, json, labels)
 
 
-def _make_index(collection: str, kind: str, json: bool) -> None:
+def _make_index(collection: str, kind: str, target: float, json: bool) -> None:
     import retrieval
 
     opened = retrieval.open(collection)
-    made = {space: opened.build_index(space, kind, tell=note) for space in opened.spaces}
+    made = {
+        space: opened.build_index(space, kind, target=target, tell=note) for space in opened.spaces
+    }
     if json:
         print_json({"indexes": made})
         return

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.encoders import Encoder, load
+from retrieval.encoders import Encoder, TextEncoder, load
 from retrieval.errors import QueryError, VectorIndexError
 from retrieval.images import ImageInput
 from retrieval.query import checks
+from retrieval.query.background import background
 from retrieval.query.explain import Explanation, explain
 from retrieval.query.indexing import Indexes
 from retrieval.query.judge import Judge, Question
@@ -251,7 +252,7 @@ class Collection:
         Raises:
             VectorIndexError: if there is no such kind, it cannot be used here, or there is no room.
         """
-        return Indexes(self.store.again()).build(space, kind, target=target, tell=tell)
+        return Indexes(self.store.again(), self._texts).build(space, kind, target=target, tell=tell)
 
     def indexes(self, space: str) -> list[dict[str, Any]]:
         """What each index of a space says of itself: kind, rows, version, what was measured.
@@ -276,7 +277,7 @@ class Collection:
 
         Answers are right without it; it keeps them quick. True if anything was written.
         """
-        indexes = Indexes(self.store.again())
+        indexes = Indexes(self.store.again(), self._texts)
         return any([indexes.update(space, tell=tell) for space in self.spaces])
 
     def get(self, image_id: int) -> ImageRecord:
@@ -350,6 +351,11 @@ class Collection:
         with self._lock:
             check_identity(self.store.space(encoder.spec.name), encoder)
             self._encoders[encoder.spec.name] = encoder
+
+    def _texts(self, space: str) -> Embeddings | None:
+        """Vectors of varied texts, where the space's encoder is at hand and reads texts."""
+        encoder = self._encoders.get(space)
+        return background(encoder).scenes if isinstance(encoder, TextEncoder) else None
 
     def _hits(self, found: Neighbors, asked: Question) -> Hits:
         kept = found.ids[0] >= 0

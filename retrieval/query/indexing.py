@@ -31,12 +31,14 @@ from retrieval.vectors.vector_file import VectorFile, write_part
 
 _log = logging.getLogger(__name__)
 Tell = Callable[[str], None]
+Texts = Callable[[str], NDArray[np.float32] | None]
 
 _FOLD_SHARE = 0.02  # of rows that are scanned beside an index before it takes them in
 _FOLD_ROWS = 2_000
 _DEAD_SHARE = 0.25
 _GROWTH = 2.0  # cells and codes that were trained on so much fewer rows are trained again
 _MOST_PARTS = 8
+_ROOM = 1.5  # times the vectors: with codes or a graph beside them
 
 
 def fold_due(rows: int, fresh: int) -> bool:
@@ -47,9 +49,16 @@ def fold_due(rows: int, fresh: int) -> bool:
 class Indexes:
     """The indexes of one collection. They are a cache: losing them costs time, never an answer."""
 
-    def __init__(self, store: Store) -> None:
-        """Of the collection that ``store`` holds; to write, give a handle of its own."""
+    def __init__(self, store: Store, texts: Texts | None = None) -> None:
+        """Of a collection.
+
+        Args:
+            store: holds the collection; to write, give a handle of its own.
+            texts: gives vectors of texts ``[m, dim]`` in the space of that name, if it can: queries
+                to tune on besides the space's own vectors, since words lie elsewhere than pictures.
+        """
         self._store = store
+        self._texts = texts or (lambda space: None)
         self._owner_id = store.collection_id
 
     def folder(self, space: str) -> Path:
@@ -82,7 +91,6 @@ class Indexes:
         kind: str = "auto",
         *,
         target: float = choose.TARGET,
-        queries: NDArray[np.float32] | None = None,
         tell: Tell | None = None,
     ) -> dict[str, Any]:
         """Make an index of all vectors of a space, and show it to all processes in one move.
@@ -92,8 +100,6 @@ class Indexes:
             kind: one of :data:`~retrieval.vectors.kinds.KINDS`, or ``auto``: tries what suits so
                 many rows and takes the first that reaches the target.
             target: for ann_recall_at_10.
-            queries: float32 ``[m, dim]``, unit rows to tune on besides the space's own, as of
-                texts.
             tell: called with a line about each step.
 
         Returns:
@@ -109,8 +115,9 @@ class Indexes:
             parts, ids = self._parts(space, there)
             rows = VectorFile([there / part for part in parts])
             n, dim = rows.shape
-            kinds = choose.kinds_for(n, dim) if kind == "auto" else [kind]
-            trial, say = Trial(rows, queries), tell or partial(_log.info, "%s")
+            budget = settings.load().index_memory_bytes
+            kinds = choose.kinds_for(n, dim, budget) if kind == "auto" else [kind]
+            trial, say = Trial(rows, self._texts(space)), tell or partial(_log.info, "%s")
             for each in kinds:
                 say(f"{space}: building {each} of {n:,} vectors")
                 make = partial(self._make, each, rows, trial, target)
@@ -222,10 +229,18 @@ class Indexes:
                 ids.append(block.ids[block.present])
                 yield block.vectors
 
-        return [self._write(space, there, blocks())], np.concatenate(ids)
+        part = self._write(space, there, blocks(), self._store.embedded(space))
+        return [part], np.concatenate(ids)
 
-    def _write(self, space: str, there: Path, blocks: Iterable[NDArray[Any]]) -> str:
+    def _write(self, space: str, there: Path, blocks: Iterable[NDArray[Any]], rows: int) -> str:
         name = f"part-{token_hex(8)}"
+        size = 4 * self._store.space(space).dim * rows
+        free = shutil.disk_usage(there).free
+        if free < _ROOM * size:
+            raise VectorIndexError(
+                f"an index of {space!r} takes {_ROOM * size / 1e9:.1f} GB and {there} has "
+                f"{free / 1e9:.1f} GB left: make room there"
+            )
         try:
             write_part(there / name, blocks, self._store.space(space).dim)
         except OSError as error:
@@ -263,7 +278,7 @@ class Indexes:
                 return False
             view = first_view(self._store, space, base)
             ids, vectors = view.fresh
-            parts = [*base.parts, self._write(space, there, [vectors])]
+            parts = [*base.parts, self._write(space, there, [vectors], len(ids))]
             rows = VectorFile([there / part for part in parts])
             start = len(base.ids)
 
