@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.types import Neighbors
-from retrieval.vectors.base import Positions
+from retrieval.vectors.base import Effort, Positions
 from retrieval.vectors.exact import nearest
 from retrieval.vectors.index_files import OpenIndex
 from retrieval.vectors.rescore import rescore
 
 _EXACT_BYTES = 32 << 20
 """Vectors of so many bytes are compared one by one sooner than an index is asked about them."""
-_BROAD = 0.5
+_BROAD = 0.25
 """A filter that lets through more than this share is applied to the answers."""
 _SLACK = 1.25
 _BLOCK_ROWS = 8192
@@ -94,8 +94,12 @@ def _after(
 ) -> Neighbors:
     """Ask for more, drop what is not allowed, and ask for more again where too little is left."""
     living, wanted = int(np.count_nonzero(mask)), int(np.ceil(_SLACK * k / share))
+    # The k-th allowed row lies among the first k / share of all, which takes more looking. In
+    # powers of two, as an index may remember something for each effort.
+    probes = int(np.ceil(opened.effort.probes / share))
+    effort = Effort(1 << (probes - 1).bit_length() if probes else 0, opened.effort.factor)
     for asked in (wanted, 4 * wanted):
-        found = opened.index.candidates(queries, min(asked, len(mask)), opened.effort)
+        found = opened.index.candidates(queries, min(asked, len(mask)), effort)
         found = np.where((found >= 0) & mask[found], found, -1)
         if ((found >= 0).sum(axis=1) >= min(k * opened.effort.factor, living)).all():
             break
