@@ -14,6 +14,7 @@ from app.commands import (
     distill,
     doctor,
     encoders,
+    evaluate,
     explain,
     index,
     search,
@@ -37,6 +38,7 @@ app.command("search")(search.search)
 app.command("explain")(explain.explain)
 app.command("delete")(delete.delete)
 app.command("status")(status.status)
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(encoders.app, name="encoders")
 app.command("distill")(distill.distill)
 app.command("doctor")(doctor.doctor)

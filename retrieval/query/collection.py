@@ -18,15 +18,18 @@ from retrieval.query.background import background
 from retrieval.query.explain import Explanation, explain
 from retrieval.query.indexing import Indexes
 from retrieval.query.judge import Judge, Question
+from retrieval.query.measure import measure
 from retrieval.query.ranking import Ranking
 from retrieval.query.records import Records
 from retrieval.query.searcher import Searcher
 from retrieval.query.space_vectors import SpaceVectors
 from retrieval.query.spaces import check_identity, choose_space, encoder_of
 from retrieval.query.terms import Term, compose, gather
+from retrieval.query.view import View
 from retrieval.store import Store
 from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors, Space
 from retrieval.vectors import choose
+from retrieval.vectors.tune import Measurement
 
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
@@ -218,15 +221,7 @@ class Collection:
             VectorIndexError: if they are too many for memory and there is no index to map them.
         """
         with self._lock:
-            self.store.refresh()
-            self.store.space(space)
-            view = self._searcher.views.at_version(space)
-        if view is None:
-            raise VectorIndexError(
-                f"the vectors of {space!r} do not fit into memory; an index maps them: "
-                f"retrieval index -c {self.uri} --index auto"
-            )
-        return SpaceVectors(view)
+            return SpaceVectors(self._view(space))
 
     def build_index(
         self,
@@ -271,6 +266,29 @@ class Collection:
                     behind = 0 if view is None else len(view.fresh[0]) + gone
                     found.append({**facts, "behind": behind})
         return found
+
+    def measure_index(self, space: str, kind: str | None = None) -> Measurement:
+        """How good and fast searches of a space are now, against comparing all vectors.
+
+        Args:
+            space: name of the space.
+            kind: kind of the index that answers; by default the best there is.
+
+        Raises:
+            UnknownSpace: if there is no such space.
+            VectorIndexError: if there is no index of that kind, or none at all where the vectors
+                do not fit into memory.
+        """
+        with self._lock:
+            return measure(self._view(space, kind), self._texts(space))
+
+    def live_recall(self) -> tuple[float | None, int]:
+        """Share of the true neighbours that real searches found, and how many were checked.
+
+        One of a thousand searches that an index answered without a filter is answered again by
+        comparing all vectors, in the background. None where none was checked yet.
+        """
+        return self._searcher.live_recall.result()
 
     def update_indexes(self, *, tell: Callable[[str], None] | None = None) -> bool:
         """Take new rows into the indexes where that is due, and index spaces that became large.
@@ -351,6 +369,17 @@ class Collection:
         with self._lock:
             check_identity(self.store.space(encoder.spec.name), encoder)
             self._encoders[encoder.spec.name] = encoder
+
+    def _view(self, space: str, kind: str | None = None) -> View:
+        self.store.refresh()
+        self.store.space(space)
+        view = self._searcher.views.at_version(space, kind)
+        if view is None:
+            raise VectorIndexError(
+                f"the vectors of {space!r} do not fit into memory; an index maps them: "
+                f"retrieval index -c {self.uri} --index auto"
+            )
+        return view
 
     def _texts(self, space: str) -> Embeddings | None:
         """Vectors of varied texts, where the space's encoder is at hand and reads texts."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import QueryError, VectorIndexError
+from retrieval.query.measure import LiveRecall
 from retrieval.query.ranking import Ranking, ranked
 from retrieval.query.view import View
 from retrieval.query.views import Views
@@ -25,6 +26,7 @@ class Searcher:
 
     Attributes:
         views: of the spaces; to be used under the collection's lock.
+        live_recall: what a sample of the searches found of what was to be found.
     """
 
     def __init__(self, store: Store, lock: threading.RLock) -> None:
@@ -32,6 +34,7 @@ class Searcher:
         self._store = store
         self._lock = lock
         self.views = Views(store)
+        self.live_recall = LiveRecall()
         self._allowed: OrderedDict[str, tuple[int, NDArray[np.int64]]] = OrderedDict()
 
     def neighbors(
@@ -83,7 +86,10 @@ class Searcher:
                     some = nearest(self._store.vectors(space), queries, k, allowed=allowed)
                     return some, self._store.version
             try:
-                return view.search(queries, k, allowed), view.version
+                found = view.search(queries, k, allowed)
+                if allowed is None and index is None:
+                    self.live_recall.watch(view, queries, found)
+                return found, view.version
             except VectorIndexError:
                 with self._lock:
                     self.views.distrust(view)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from retrieval.errors import QueryError
 from retrieval.query.view import View
 from retrieval.types import Embeddings, Neighbors
+from retrieval.vectors import Block
 from retrieval.vectors.base import Positions
 from retrieval.vectors.join import knn_graph, pairs_above
 
@@ -79,6 +80,13 @@ class SpaceVectors:
                     yield self._base.take(self._kept[at : at + size])
         for at in range(max(0, start - self._indexed), len(self._fresh), size):
             yield self._fresh[at : at + size]
+
+    def named_blocks(self, size: int) -> Iterator[Block]:
+        """:meth:`blocks`, each with the ids of its images."""
+        at = 0
+        for block in self.blocks(size):
+            yield self.ids[at : at + len(block)], block
+            at += len(block)
 
     def take(self, positions: Positions) -> Embeddings:
         """float32 ``[n, dim]``: the rows at ``positions``.
@@ -170,11 +178,9 @@ class SpaceVectors:
         """Query, image and score of every match."""
         found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         step = max(1, min(_BLOCK_ROWS, _SCAN_BYTES // (4 * max(1, len(queries)))))
-        at = 0
-        for block in self.blocks(step):
+        for named, block in self.named_blocks(step):
             scores = queries @ block.T
             query, row = np.nonzero(scores >= threshold)
-            found.append((query, self.ids[at + row], np.clip(scores[query, row], -1, 1)))
-            at += len(block)
-        which, ids, scores = (np.concatenate(each) for each in zip(*found, strict=True))
-        return which, ids, scores
+            found.append((query, named[row], np.clip(scores[query, row], -1, 1)))
+        which, ids, reached = zip(*found, strict=True)
+        return np.concatenate(which), np.concatenate(ids), np.concatenate(reached)
