@@ -13,8 +13,11 @@ from retrieval.vectors.base import Effort, Positions, Rows
 from retrieval.vectors.faiss_install import threads
 from retrieval.vectors.faiss_search import FlatIndex, Found, ladder, selector
 
-_FACTORS = {"ivf-sq8": 2, "ivf-rabitq": 4, "ivf-pq": 10, "gpu-ivf-pq": 10}
-"""Candidates for each wanted neighbour at the cheapest effort, where codes lose something."""
+_FACTORS = {"ivf-rabitq": (4, 8, 16, 32, 64), "ivf-pq": (8, 16, 32, 64, 128)}
+"""Candidates for each wanted neighbour, where codes lose much. Where many rows are nearly as near
+as the nearest, more candidates are what it takes; elsewhere, more cells."""
+
+_RESCORED = 20  # rows whose codes are compared in the time that one candidate's exact score takes
 
 _MORE = 2.0
 _ELSEWHERE = 1.5
@@ -47,11 +50,16 @@ class CellIndex(FlatIndex):
 
     @cached_property
     def efforts(self) -> tuple[Effort, ...]:
-        """From four cells to all of them; with more cells more candidates, where codes lose."""
+        """From four cells to all of them, each with few and with many candidates; by their cost."""
         if self._kind == "rabitq":
             return tuple(Effort(1, 2**power) for power in range(1, 8))
-        factor = _FACTORS.get(self._kind, 1)
-        return ladder(min(4, self._nlist), self._nlist, factor, grows=factor > 2)
+        steps = ladder(min(4, self._nlist), self._nlist, 2 if self._kind == "ivf-sq8" else 1)
+        factors = _FACTORS.get(self._kind.removeprefix("gpu-"))
+        if factors is None:
+            return steps
+        rows = self._index.ntotal / self._nlist
+        plane = [Effort(step.probes, factor) for step in steps for factor in factors]
+        return tuple(sorted(plane, key=lambda e: (rows * e.probes + 10 * _RESCORED * e.factor, e)))
 
     def _made(self, probes: int) -> Any:
         return self._wrapped(self._faiss.SearchParametersIVF(nprobe=probes))

@@ -186,21 +186,12 @@ class GraphIndex(FlatIndex):
         return found, np.take_along_axis(similar, kept, axis=1), short
 
 
-def ladder(least: int, most: int, factor: int, *, grows: bool = False) -> tuple[Effort, ...]:
-    """Efforts from ``least`` to ``most`` probes, each twice the last.
-
-    Args:
-        least: probes of the cheapest.
-        most: probes of the last.
-        factor: candidates for each neighbour at the cheapest.
-        grows: whether they grow too, with the root of the probes: what is worth more looking
-            is worth more candidates.
-    """
+def ladder(least: int, most: int, factor: int) -> tuple[Effort, ...]:
+    """Efforts from ``least`` to ``most`` probes, each twice the last, with the same factor."""
     steps = [least]
     while steps[-1] < most:
         steps.append(min(2 * steps[-1], most))
-    root = [max(1.0, probes / 8) ** 0.5 if grows else 1.0 for probes in steps]
-    return tuple(Effort(p, round(factor * r)) for p, r in zip(steps, root, strict=True))
+    return tuple(Effort(probes, factor) for probes in steps)
 
 
 def selector(faiss: ModuleType, allowed: NDArray[np.bool_]) -> Any:
