@@ -11,6 +11,7 @@ import typer
 from app.commands import (
     delete,
     demo,
+    derive,
     distill,
     doctor,
     encoders,
@@ -41,6 +42,7 @@ app.command("status")(status.status)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(encoders.app, name="encoders")
 app.command("distill")(distill.distill)
+app.command("derive")(derive.derive)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("warm")(warm.warm)

@@ -22,7 +22,7 @@ from indexers.prepare import Chunk, Failed, Job, Preparer
 from indexers.report import IngestInterrupted, IngestReport
 from indexers.sample import sample_pictures
 from indexers.sources import FolderSource, FoundFile, Unfindable
-from indexers.spaces import Loader, collection_for, encoders_for
+from indexers.spaces import Loader, collection_for, encoders_for, fill_derived
 from indexers.writer import Writer
 from retrieval import settings
 from retrieval.encoders import Encoder
@@ -97,6 +97,7 @@ def ingest(
     loader = Loader("fp32" if dry_run else precision, partial(sample_pictures, sources), tell)
     target = collection_for(collection, encoders, dtype, facts, loader, dry_run=dry_run)
     usable = encoders_for(target, encoders, dtype, loader, dry_run=dry_run)
+    fill_derived(target, dry_run=dry_run)
     report = IngestReport(dry_run=dry_run)
     run = _Run(sources, target, usable, facts, report, watch, commit_rows)
     with stoppable(stop) as wish:

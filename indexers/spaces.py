@@ -101,7 +101,11 @@ def encoders_for(
             collection.use(encoder)
         else:
             new.append(encoder)
-    there = [collection.encoder(name, loader) for name in collection.spaces]
+    there = [
+        collection.encoder(name, loader)
+        for name, space in collection.spaces.items()
+        if space.base is None or not dry_run  # what is derived costs a dry run's files nothing
+    ]
     if not dry_run:
         spaces = [space_of(encoder, dtype or "float32") for encoder in new]
         check_spaces([*collection.spaces.values(), *spaces])
@@ -109,6 +113,18 @@ def encoders_for(
             collection.store.add_space(space)
             collection.use(encoder)
     return there + new
+
+
+def fill_derived(collection: Collection | None, *, dry_run: bool) -> None:
+    """Make the vectors that derived spaces lack where those of their bases are stored.
+
+    What is left is new to both, and is encoded once for both.
+    """
+    if collection is None or dry_run:
+        return
+    for space in collection.spaces.values():
+        if space.base is not None:
+            collection.store.derived.fill(space)
 
 
 def _open(

@@ -63,7 +63,8 @@ class Space:
 
     ``encoder``, ``weights_hash``, ``preprocess_hash``, ``pooling`` and ``dim`` are its identity;
     ``runtime`` tells what computed the vectors, as ``torch-cpu-fp32``; all that did, with commas,
-    where runs differed.
+    where runs differed. ``base`` names the space whose vectors this one's are made of, by a
+    transform that is part of ``weights_hash``; None for a space that an encoder fills itself.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Space:
     modalities: tuple[Modality, ...]
     dtype: VectorType = "float32"
     runtime: str = ""
+    base: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a type that vectors cannot be stored in."""

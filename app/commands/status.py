@@ -52,11 +52,12 @@ def _print_status(facts: dict[str, Any]) -> None:
     disk = "" if size is None else f", {size / 1e6:.1f} MB on disk"
     out.print(f"{facts['failures']} failures{disk}")
     out.print(f"columns for --where: {', '.join(facts['columns'])}")
-    rows = [("space", "encoder", "dim", "vectors", "computed by", "holds")]
+    rows = [("space", "encoder", "derived as", "dim", "vectors", "computed by", "holds")]
     rows += [
         (
             space["name"],
             space["encoder"],
+            f"{space['pooling'].rpartition('|')[2]} of {space['base']}" if space["base"] else "",
             str(space["dim"]),
             str(space["vectors"]),
             ", ".join(space["runtimes"]),
@@ -65,7 +66,7 @@ def _print_status(facts: dict[str, Any]) -> None:
         for space in facts["spaces"]
     ]
     if len(rows) > 1:
-        print_columns(rows, right={2, 3})
+        print_columns(rows, right={3, 4})
     indexes = [("index", "space", "rows", "behind", "ann_recall@10", "one query", "bytes a row")]
     for space in facts["spaces"]:
         indexes += [_index_row(space["name"], index) for index in space["indexes"]]

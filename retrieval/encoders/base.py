@@ -179,25 +179,47 @@ class TrunkEncoder(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class DerivedEncoder(Encoder, Protocol):
+    """An encoder that maps another one's embeddings."""
+
+    @property
+    def base(self) -> Encoder:
+        """The other encoder."""
+        ...
+
+    def project(self, vectors: Embeddings) -> Embeddings:
+        """Turn the base's unit embeddings ``[n, width]`` into unit embeddings ``[n, dim]``."""
+        ...
+
+
 def encode_spaces(
     encoders: Sequence[Encoder], images: Sequence[Image.Image]
 ) -> dict[str, Embeddings]:
-    """Embed ``images`` with every encoder, running a shared trunk once.
+    """Embed ``images`` with every encoder, running a shared trunk, or base encoder, once.
 
     Returns:
         Embeddings ``[n, dim]`` by encoder name.
     """
     features: dict[int, NDArray[np.float32]] = {}
-    out: dict[str, Embeddings] = {}
-    for encoder in encoders:
-        if isinstance(encoder, TrunkEncoder):
+    known: dict[str, Embeddings] = {}
+
+    def embed(encoder: Encoder) -> Embeddings:
+        name = encoder.spec.name
+        if name in known:
+            return known[name]
+        if isinstance(encoder, DerivedEncoder):
+            known[name] = encoder.project(embed(encoder.base))
+        elif isinstance(encoder, TrunkEncoder):
             key = id(encoder.trunk)
             if key not in features:
                 features[key] = encoder.trunk.features(images)
-            out[encoder.spec.name] = encoder.project(features[key])
+            known[name] = encoder.project(features[key])
         else:
-            out[encoder.spec.name] = encoder.encode_images(images)
-    return out
+            known[name] = encoder.encode_images(images)
+        return known[name]
+
+    return {encoder.spec.name: embed(encoder) for encoder in encoders}
 
 
 def space_of(encoder: Encoder, dtype: VectorType = "float32") -> Space:

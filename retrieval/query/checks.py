@@ -32,6 +32,7 @@ def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
             {
                 "name": space.name,
                 "encoder": space.encoder,
+                "base": space.base,
                 "dim": space.dim,
                 "dtype": space.dtype,
                 "modalities": list(space.modalities),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.encoders import Encoder, TextEncoder, load
+from retrieval.encoders import TextEncoder
 from retrieval.errors import QueryError, VectorIndexError
 from retrieval.images import ImageInput
 from retrieval.query import checks
 from retrieval.query.background import background
+from retrieval.query.encoding import Encoding
 from retrieval.query.explain import Explanation, explain
 from retrieval.query.indexing import Indexes
 from retrieval.query.judge import Judge, Question
@@ -23,18 +23,18 @@ from retrieval.query.ranking import Ranking
 from retrieval.query.records import Records
 from retrieval.query.searcher import Searcher
 from retrieval.query.space_vectors import SpaceVectors
-from retrieval.query.spaces import check_identity, choose_space, encoder_of
+from retrieval.query.spaces import choose_space
 from retrieval.query.terms import Term, compose, gather
 from retrieval.query.view import View
 from retrieval.store import Store
-from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors, Space
+from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors
 from retrieval.vectors import choose
 from retrieval.vectors.tune import Measurement
 
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
 
-class Collection:
+class Collection(Encoding):
     """One set of images, its vectors, and the answers to queries about them.
 
     Every answer is true for the newest version of the collection at the moment of the call: a
@@ -44,9 +44,7 @@ class Collection:
 
     def __init__(self, store: Store) -> None:
         """Stand on an open ``store``; people call :func:`retrieval.open`."""
-        self.store = store
-        self._encoders: dict[str, Encoder] = {}
-        self._lock = threading.RLock()
+        super().__init__(store)
         self._searcher = Searcher(store, self._lock)
         self._records = Records(store)
         self._judge = Judge()
@@ -55,11 +53,6 @@ class Collection:
     def uri(self) -> str:
         """Path or URI."""
         return self.store.uri
-
-    @property
-    def spaces(self) -> Mapping[str, Space]:
-        """The spaces by name, in the order they were added."""
-        return self.store.spaces
 
     @property
     def version(self) -> int:
@@ -346,29 +339,6 @@ class Collection:
         """
         with self._lock:
             return checks.self_test(self, sample)
-
-    def encoder(self, space: str, load: Callable[[str], Encoder] = load) -> Encoder:
-        """The encoder that belongs to ``space``, loaded once and checked against the collection.
-
-        Args:
-            space: name of the space.
-            load: loads an encoder by name, if this object does not hold it yet.
-        """
-        with self._lock:
-            if space not in self._encoders:
-                self._encoders[space] = encoder_of(self.store.space(space), load)
-            return self._encoders[space]
-
-    def use(self, encoder: Encoder) -> None:
-        """Search the space of ``encoder`` with this object, as for an encoder of your own.
-
-        Raises:
-            UnknownSpace: if the collection has no space of the encoder's name.
-            SpaceMismatch: if the space was made by another identity.
-        """
-        with self._lock:
-            check_identity(self.store.space(encoder.spec.name), encoder)
-            self._encoders[encoder.spec.name] = encoder
 
     def _view(self, space: str, kind: str | None = None) -> View:
         self.store.refresh()

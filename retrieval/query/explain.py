@@ -143,13 +143,17 @@ def _dense(
         for name, spec in specs().items()
         if spec.patch_px is not None and (not words or "text" in spec.modalities)
     }
-    here = [name for name, other in spaces.items() if other.encoder.partition(":")[0] in able]
+    here = [
+        name
+        for name, other in spaces.items()
+        if other.base is None and other.encoder.partition(":")[0] in able
+    ]
     way_out = (
         f"explain in the space {' or '.join(here)}"
         if here
         else f"index with an encoder that does, as {' or '.join(list(able)[:3])}"
     )
-    raise EncoderError(f"{space.encoder} does not tell what is where in a picture; {way_out}")
+    raise EncoderError(f"{encoder.spec.name} does not tell what is where in a picture; {way_out}")
 
 
 def _view_of(term: Term, encoder: DenseEncoder, store: Store) -> View | None:

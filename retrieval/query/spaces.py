@@ -15,7 +15,8 @@ def choose_space(
 ) -> Space:
     """The space a query is answered in: the named one, or the first that fits.
 
-    Words need a language-aligned space; without words a purely visual one comes first.
+    Words need a language-aligned space; without words a purely visual one comes first. A derived
+    space comes after those that an encoder fills.
 
     Raises:
         UnknownSpace: if there is no space of that name, or none at all.
@@ -24,7 +25,8 @@ def choose_space(
     if not spaces:
         raise UnknownSpace("the collection has no space yet: index a folder first")
     words = any(term.is_text for term in terms)
-    aligned = [space for space in spaces.values() if "text" in space.modalities]
+    ordered = sorted(spaces.values(), key=lambda space: space.base is not None)
+    aligned = [space for space in ordered if "text" in space.modalities]
     if name is not None:
         if name not in spaces:
             raise UnknownSpace(f"there is no space {name!r}; the spaces are {', '.join(spaces)}")
@@ -40,7 +42,7 @@ def choose_space(
                 "--encoder pocket-text"
             )
         return aligned[0]
-    visual = [space for space in spaces.values() if "text" not in space.modalities]
+    visual = [space for space in ordered if "text" not in space.modalities]
     return (visual or aligned)[0]
 
 

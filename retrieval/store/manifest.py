@@ -18,6 +18,7 @@ from retrieval.types import Space
 SCHEMA_VERSION = "schema_version"
 _SPACE = "space:"
 _RAN = "ran:"
+_TRANSFORM = "transform:"
 
 
 class Manifest:
@@ -51,12 +52,15 @@ class Manifest:
         return self._table.refresh()
 
     def values(self) -> dict[str, Any]:
-        """Everything in it, by key.
+        """Everything in it by key, but transforms, which are large.
 
         Raises:
             SchemaError: if a value is not JSON.
         """
-        rows = self._table.snapshot.to_table(columns=["key", "value"])
+        return self._read(f"not starts_with(key, '{_TRANSFORM}')")
+
+    def _read(self, where: str) -> dict[str, Any]:
+        rows = self._table.snapshot.to_table(columns=["key", "value"], filter=where)
         try:
             pairs = zip(rows["key"].to_pylist(), rows["value"].to_pylist(), strict=True)
             return {key: json.loads(value) for key, value in pairs}
@@ -105,6 +109,18 @@ class Manifest:
     def add_space(self, space: Space) -> None:
         """Remember ``space`` unless one of its name is there."""
         self._table.insert(_rows({_SPACE + space.name: asdict(space)}), "key")
+
+    def add_transform(self, digest: str, value: Mapping[str, Any]) -> None:
+        """Remember the transform of that hash."""
+        self._table.insert(_rows({_TRANSFORM + digest: value}), "key")
+
+    def transform(self, digest: str) -> Any:
+        """The transform of that hash.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        return self._read(f"key = '{_TRANSFORM}{digest}'")[_TRANSFORM + digest]
 
     def add_runtime(self, space: str, runtime: str) -> None:
         """Remember that ``runtime`` computes vectors of ``space``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from retrieval.errors import CollectionError, CollectionNotFound, SchemaError
+from retrieval.errors import CollectionError, CollectionNotFound, SchemaError, SpaceMismatch
 from retrieval.store import migrations, schema, uris
 from retrieval.store.manifest import Manifest
 from retrieval.store.table import Table
@@ -112,6 +112,19 @@ def check_spaces(spaces: Iterable[Space]) -> None:
                 "rename one"
             )
         owners[column] = space.name
+
+
+def check_same(there: Space, given: Space, uri: str) -> None:
+    """Refuse a space whose name belongs to another one in the collection at ``uri``.
+
+    Raises:
+        SpaceMismatch: naming both sides and the way out.
+    """
+    if there.identity != given.identity or there.dtype != given.dtype:
+        raise SpaceMismatch(
+            f"space {given.name!r} of {uri} was made by {told(there)}, not by {told(given)}; use "
+            "that encoder, or a new collection for this one"
+        )
 
 
 def told(space: Space) -> str:

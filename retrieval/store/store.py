@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from retrieval.errors import QueryError, SpaceMismatch, UnknownSpace
+from retrieval.errors import QueryError, UnknownSpace
 from retrieval.store import failures, filters, maintenance, opening, records, schema, uris
+from retrieval.store.derived import DerivedSpaces
 from retrieval.store.rowids import RowIds, as_ids
 from retrieval.store.vectors import VectorBlock, changed_since, matrix, scan
 from retrieval.types import ImageRecord, Space
@@ -28,6 +29,7 @@ class Store:
 
     Attributes:
         uri: absolute path or object-store URI.
+        derived: the spaces whose vectors are made of another space's.
     """
 
     def __init__(self, uri: str, tables: opening.Tables) -> None:
@@ -37,6 +39,7 @@ class Store:
         self._images = tables.images
         self._spaces = tables.manifest.spaces()
         self._row_ids = RowIds()
+        self.derived = DerivedSpaces(tables)
 
     @classmethod
     def create(
@@ -149,12 +152,7 @@ class Store:
         if space.name not in self._spaces:
             self._tables.manifest.add_space(space)
             self._spaces = opening.heal(self._tables)
-        there = self._spaces[space.name]
-        if there.identity != space.identity or there.dtype != space.dtype:
-            raise SpaceMismatch(
-                f"space {space.name!r} of {self.uri} was made by {opening.told(there)}, not by "
-                f"{opening.told(space)}; use that encoder, or a new collection for this one"
-            )
+        opening.check_same(self._spaces[space.name], space, self.uri)
 
     def add_runtime(self, space: str, runtime: str) -> None:
         """Remember that ``runtime`` computes vectors of ``space``."""

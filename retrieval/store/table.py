@@ -135,9 +135,16 @@ class Table:
 
         return int(self.commit(run)["num_inserted_rows"])
 
-    def update(self, rows: pa.Table, key: str) -> int:
-        """Set the given columns of existing rows, in one commit; how many were found."""
-        return int(self.commit(lambda ds: _patient(ds, key).execute(rows))["num_updated_rows"])
+    def update(self, rows: pa.Table, key: str, where: str | None = None) -> int:
+        """Set the given columns of existing rows, in one commit; how many were found.
+
+        Args:
+            rows: the new values.
+            key: column that tells which rows.
+            where: the engine's condition on ``source`` (new) and ``target`` (stored) columns.
+        """
+        done = self.commit(lambda ds: _patient(ds, key, where).execute(rows))
+        return int(done["num_updated_rows"])
 
     def delete(self, keys: pa.Table, key: str) -> int:
         """Delete rows by ``key``, in one commit; how many there were."""
@@ -199,9 +206,9 @@ class Table:
         )
 
 
-def _patient(dataset: Any, key: str) -> Any:
+def _patient(dataset: Any, key: str, where: str | None = None) -> Any:
     """A merge by ``key`` that waits out other writers."""
-    builder = dataset.merge_insert(key).when_matched_update_all()
+    builder = dataset.merge_insert(key).when_matched_update_all(where)
     return builder.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIMEOUT)
 
 
