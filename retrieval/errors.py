@@ -10,6 +10,7 @@
     ├── CollectionError       a collection that cannot be used as asked
     │   ├── CollectionNotFound
     │   ├── UnknownSpace
+    │   ├── VersionGone       another process purged what was being read
     │   ├── SpaceMismatch     the space was made by another encoder identity
     │   └── SchemaError       written by a newer version, or damaged
     ├── FilterError           a filter expression that does not parse or fit the schema
@@ -72,6 +73,10 @@ class CollectionNotFound(CollectionError):
 
 class UnknownSpace(CollectionError):
     """The collection has no space of that name."""
+
+
+class VersionGone(CollectionError):
+    """The version that was being read cannot be read any more, as after another process's purge."""
 
 
 class SpaceMismatch(CollectionError):

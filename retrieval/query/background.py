@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +54,8 @@ def background(encoder: TextEncoder) -> Background:
         vectors = encoder.encode_texts([*scenes, *unanswerable])
         stream = io.BytesIO()
         np.save(stream, vectors, allow_pickle=False)
-        put(path, stream.getvalue())
+        with suppress(OSError):  # it will only take its time again
+            put(path, stream.getvalue())
     return Background(vectors[: len(scenes)], vectors[len(scenes) :])
 
 

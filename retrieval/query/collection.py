@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders import TextEncoder
-from retrieval.errors import QueryError, VectorIndexError
+from retrieval.errors import QueryError, VectorIndexError, VersionGone
 from retrieval.images import ImageInput
 from retrieval.query import checks
 from retrieval.query.background import background
@@ -21,6 +21,7 @@ from retrieval.query.judge import Judge, Question
 from retrieval.query.measure import measure
 from retrieval.query.ranking import Ranking
 from retrieval.query.records import Records
+from retrieval.query.relevance import Judgement
 from retrieval.query.searcher import Searcher
 from retrieval.query.space_vectors import SpaceVectors
 from retrieval.query.spaces import choose_space
@@ -31,6 +32,7 @@ from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors
 from retrieval.vectors import choose
 from retrieval.vectors.tune import Measurement
 
+_MOST_NEIGHBORS = 1 << 28  # of all queries of one call
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
 
@@ -118,22 +120,11 @@ class Collection(Encoding):
         if k < 1:
             raise QueryError(f"k is at least 1, not {k}")
         asked = gather(text, image, image_id, vector, negative, terms)
-        with self._lock:
-            self.store.refresh()
-            chosen = choose_space(self.spaces, asked, space)
-        needs_encoder = any(term.is_text or term.image is not None for term in asked)
-        encoder = self.encoder(chosen.name) if needs_encoder else None
-        query = compose(asked, chosen, encoder, self.store, templates)
-        question = Question(tuple(asked), chosen, encoder, query, where, index)
-        self._judge.prepare(question, self.store.count())
-        ordered = ranking or Ranking()
-        for last in (*[False] * (_TRIES - 1), True):
-            with self._lock if last or not ordered.plain else nullcontext():
-                found, version = self._searcher.ranked(query, chosen.name, k, where, index, ordered)
-                with self._lock:  # neighbours and records of one and the same version
-                    if self.store.version == version:
-                        return self._hits(found, question)
-        raise AssertionError("under the lock nothing moves")
+        order = ranking or Ranking()
+        for _ in range(_TRIES - 1):
+            with suppress(VersionGone):  # another process purges
+                return self._answer(asked, where, k, space, index, templates, order)
+        return self._answer(asked, where, k, space, index, templates, order)
 
     def explain(
         self,
@@ -192,13 +183,15 @@ class Collection(Encoding):
             Neighbours ``[q, k]``; see :class:`retrieval.types.Neighbors`.
 
         Raises:
-            QueryError: if the shape does not fit the space, or k < 1.
+            QueryError: if the shape does not fit the space, k < 1, or the answer were too large.
             UnknownSpace: if there is no such space.
             FilterError: if ``where`` does not parse or fit the columns.
             VectorIndexError: if ``index`` is no kind, or the space has none of it.
         """
         if k < 1:
             raise QueryError(f"k is at least 1, not {k}")
+        if len(queries) * k > _MOST_NEIGHBORS:
+            raise QueryError(f"{len(queries)} × {k} neighbours are too many for memory")
         found = self._searcher.neighbors(queries, space, k, where, index)[0]
         missing = ((0, 0), (0, k - found.ids.shape[1]))
         return Neighbors(
@@ -273,7 +266,8 @@ class Collection(Encoding):
                 do not fit into memory.
         """
         with self._lock:
-            return measure(self._view(space, kind), self._texts(space))
+            view, texts = self._view(space, kind), self._texts(space)
+        return measure(view, texts)
 
     def live_recall(self) -> tuple[float | None, int]:
         """Share of the true neighbours that real searches found, and how many were checked.
@@ -356,15 +350,48 @@ class Collection(Encoding):
         encoder = self._encoders.get(space)
         return background(encoder).scenes if isinstance(encoder, TextEncoder) else None
 
+    def _answer(
+        self,
+        terms: Sequence[Term],
+        where: str | None,
+        k: int,
+        space: str | None,
+        index: str | None,
+        templates: Sequence[str],
+        ranking: Ranking,
+    ) -> Hits:
+        with self._lock:
+            self.store.refresh()
+            chosen = choose_space(self.spaces, terms, space)
+        needs_encoder = any(term.is_text or term.image is not None for term in terms)
+        encoder = self.encoder(chosen.name) if needs_encoder else None
+        query = compose(terms, chosen, encoder, self.store, templates)
+        asked = Question(tuple(terms), chosen, encoder, query, where, index)
+        self._judge.prepare(asked, self.store.count())
+        for last in (*[False] * (_TRIES - 1), True):
+            with self._lock if last or not ranking.plain else nullcontext():
+                found, version = self._searcher.ranked(query, chosen.name, k, where, index, ranking)
+                with self._lock:  # neighbours and records of one and the same version
+                    if self.store.version == version:
+                        return self._hits(found, asked)
+        raise AssertionError("under the lock nothing moves")
+
     def _hits(self, found: Neighbors, asked: Question) -> Hits:
         kept = found.ids[0] >= 0
         ids, scores = found.ids[0, kept], found.scores[0, kept]
         records = self._records.of(ids)
-        judged = None
-        if view := self._searcher.views.at_version(asked.space.name, asked.index):
-            judged = self._judge.judge(view, asked, ids, self._searcher.size(view, asked.where))
+        judged = self._judged(asked, ids)
         relevance = [None] * len(records) if judged is None else judged.relevance.tolist()
         rows = zip(scores.tolist(), records, relevance, strict=True)
         hits = [Hit(rank, *row) for rank, row in enumerate(rows, 1)]
         verdict = None if judged is None else judged.verdict
         return Hits(hits, space=asked.space.name, version=self.version, verdict=verdict)
+
+    def _judged(self, asked: Question, ids: NDArray[np.int64]) -> Judgement | None:
+        while view := self._searcher.views.at_version(asked.space.name, asked.index):
+            try:
+                size = self._searcher.size(view, asked.where)
+                return self._judge.judge(view, asked, ids, size)
+            except VectorIndexError:
+                self._searcher.views.distrust(view)
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoders import Encoder, TextEncoder
+from retrieval.errors import EncoderError
 from retrieval.query.background import Background, background
 from retrieval.query.relevance import (
     FEWEST,
@@ -24,6 +26,7 @@ from retrieval.query.terms import Term
 from retrieval.query.view import View
 from retrieval.types import Embeddings, Space
 
+_log = logging.getLogger(__name__)
 _DRIFT = 0.1  # a collection that grew or shrank by more is calibrated anew
 Kind = Literal["text", "image"]
 
@@ -63,7 +66,10 @@ class Judge:
         if images < FEWEST or _kind(asked.terms) != "text" or name in self._backgrounds:
             return
         if isinstance(encoder, TextEncoder):
-            self._backgrounds[name] = background(encoder)
+            try:
+                self._backgrounds[name] = background(encoder)
+            except EncoderError as error:  # an encoder of few words; its answers go unjudged
+                _log.warning("answers of %s get no verdict: %s", name, error)
 
     def judge(
         self, view: View, asked: Question, ids: NDArray[np.int64], size: int
@@ -78,7 +84,8 @@ class Judge:
 
         Returns:
             The judgement in the order of ``ids``; None for a bare vector, of which nobody knows
-            what it stands for, and where there are too few images to compare with.
+            what it stands for, for negative terms alone, and where there are too few images to
+            compare with.
         """
         kind = _kind(asked.terms)
         if kind is None or len(ids) == 0:
@@ -109,6 +116,6 @@ def _kind(terms: Sequence[Term]) -> Kind | None:
         if term.weight > 0:
             kind = "text" if term.is_text else "image" if term.vector is None else "vector"
             weights[kind] += term.weight
-    if weights["vector"] > max(weights["text"], weights["image"]):
+    if not any(weights.values()) or weights["vector"] > max(weights["text"], weights["image"]):
         return None
     return "text" if weights["text"] > weights["image"] else "image"

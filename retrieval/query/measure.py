@@ -79,7 +79,7 @@ class LiveRecall:
             return
         with self._lock:
             self._seen += 1
-            due = self._seen % self._every == 1 or self._every == 1
+            due = self._seen % self._every == 0
             if not due or (self._thread is not None and self._thread.is_alive()):
                 return
             self._thread = threading.Thread(

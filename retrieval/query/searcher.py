@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import QueryError, VectorIndexError
+from retrieval.errors import QueryError, VectorIndexError, VersionGone
 from retrieval.query.measure import LiveRecall
 from retrieval.query.ranking import Ranking, ranked
 from retrieval.query.view import View
@@ -18,6 +19,7 @@ from retrieval.types import Embeddings, Neighbors
 from retrieval.vectors import nearest
 from retrieval.vectors.kinds import KINDS
 
+_TRIES = 4
 _FILTERS = 16  # of which the ids are remembered
 
 
@@ -41,9 +43,10 @@ class Searcher:
         self, queries: Embeddings, space: str, k: int, where: str | None, index: str | None
     ) -> tuple[Neighbors, int]:
         """Neighbours, and the version that they are true for."""
-        with self._lock:
-            self._store.refresh()
-        return self._found(queries, space, k, where, index)
+        for _ in range(_TRIES - 1):
+            with suppress(VersionGone):  # another process purges
+                return self._newest(queries, space, k, where, index)
+        return self._newest(queries, space, k, where, index)
 
     def ranked(
         self,
@@ -67,6 +70,13 @@ class Searcher:
                 ranking,
             )
             return found, self._store.version
+
+    def _newest(
+        self, queries: Embeddings, space: str, k: int, where: str | None, index: str | None
+    ) -> tuple[Neighbors, int]:
+        with self._lock:
+            self._store.refresh()
+        return self._found(queries, space, k, where, index)
 
     def _found(
         self, queries: Embeddings, space: str, k: int, where: str | None, index: str | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,8 +59,8 @@ class DerivedSpaces:
     ) -> int:
         """Make the vectors that a derived space lacks from those of its base, a commit a block.
 
-        A row whose content another process replaces meanwhile is passed over: that process, or the
-        next call, gives it its vector. Killed anywhere and called again, it goes on.
+        A vector is made of what the base holds at the moment of the commit, whoever writes beside.
+        Killed anywhere and called again, it goes on.
 
         Args:
             space: a derived one.
@@ -70,9 +70,9 @@ class DerivedSpaces:
         Returns:
             How many rows got a vector.
         """
-        images, base = self._tables.images, str(space.base)
+        images, base = self._tables.images, schema.vector_column(str(space.base))
         where = (
-            f"{schema.embedded_column(base)} = true and "
+            f"{schema.embedded_column(str(space.base))} = true and "
             f"{schema.embedded_column(space.name)} is not true"
         )
         with images.reading() as dataset:
@@ -80,41 +80,29 @@ class DerivedSpaces:
         if total == 0:
             return 0
         transform = self.transform(space)
-        filled = done = 0
-        for rows in self._blocks(base, where, block_rows or _block_rows(transform, space)):
-            filled += self._write(rows, base, space, transform)
-            done += len(rows)
+
+        def make(rows: pa.Table) -> pa.Table:
+            made = _mapped(rows.column("image_id"), rows.column(base), transform, space)
+            return schema.conform(made, images.snapshot.schema, [space], whole=False)
+
+        filled, most = 0, block_rows or _block_rows(transform, space)
+        while rows := images.rewrite(["image_id", base], where, most, make):
+            filled += rows
             if watch:
-                watch(done, total)
+                watch(filled, max(filled, total))
         return filled
 
-    def _blocks(self, base: str, where: str, block_rows: int) -> Iterator[pa.Table]:
-        """Rows of one version with their base vectors, gathered over small fragments."""
-        import pyarrow as pa
 
-        columns = ["image_id", "content_hash", schema.vector_column(base)]
-        waiting: list[pa.RecordBatch] = []
-        for batch in self._tables.images.batches(columns, block_rows, where):
-            if waiting and sum(map(len, waiting)) + len(batch) > block_rows:
-                yield pa.Table.from_batches(waiting)
-                waiting = []
-            waiting.append(batch)
-        if waiting:
-            yield pa.Table.from_batches(waiting)
+def _mapped(
+    ids: pa.ChunkedArray, vectors: pa.ChunkedArray, transform: Transform, space: Space
+) -> pa.Table:
+    """Ids with their vectors in a derived space."""
+    import pyarrow as pa
 
-    def _write(self, rows: pa.Table, base: str, space: Space, transform: Transform) -> int:
-        import pyarrow as pa
-
-        images = self._tables.images
-        given = rows.column(schema.vector_column(base)).combine_chunks().flatten()
-        made = transform(given.to_numpy(zero_copy_only=False).reshape(len(rows), -1))
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(made.ravel()), space.dim)
-        new = rows.select(["image_id", "content_hash"]).append_column(
-            schema.vector_column(space.name), vectors
-        )
-        whole = schema.conform(new, images.snapshot.schema, [space], whole=False)
-        same = "source.content_hash is not distinct from target.content_hash"
-        return images.update(whole, "image_id", where=same)
+    given = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    made = pa.array(transform(given.reshape(len(ids), -1)).ravel())
+    column = pa.FixedSizeListArray.from_arrays(made, space.dim)
+    return pa.table({"image_id": ids, schema.vector_column(space.name): column})
 
 
 def _block_rows(transform: Transform, space: Space) -> int:

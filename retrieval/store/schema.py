@@ -190,6 +190,8 @@ def conform(rows: pa.Table, schema: pa.Schema, spaces: Iterable[Space], *, whole
     columns = [_column(rows, schema.field(name)) for name in names]
     table = pa.table(columns, schema=pa.schema([schema.field(n) for n in names]))
     ids = table.column("image_id").to_numpy()
+    if len(ids) and ids.min() < 0:
+        raise CollectionError(f"an image_id is 0 or more, not {ids.min()}")
     if len(np.unique(ids)) != len(ids):
         raise CollectionError("an image_id occurs twice among the rows to write")
     return table

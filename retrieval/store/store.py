@@ -339,7 +339,7 @@ class Store:
             found = self._row_ids.take(dataset, wanted, [column])[column]
         if found.null_count:
             missing = wanted[found.is_null().to_numpy()][0]
-            raise QueryError(f"image {missing} has no vector in space {space!r} yet")
+            raise QueryError(f"image {missing} has no vector in space {space!r} yet: index again")
         return matrix(found, self._spaces[space].dim)
 
     # -- failures -----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ _ATTEMPTS = 12
 _PAUSE_S = 0.02
 _RETRIES = 40
 _RETRY_TIMEOUT = timedelta(seconds=120)
+_LOST = re.compile("onflict|Attempted 0 retries")
 
 
 class Busy(CollectionError):
@@ -135,16 +136,35 @@ class Table:
 
         return int(self.commit(run)["num_inserted_rows"])
 
-    def update(self, rows: pa.Table, key: str, where: str | None = None) -> int:
-        """Set the given columns of existing rows, in one commit; how many were found.
+    def update(self, rows: pa.Table, key: str) -> int:
+        """Set the given columns of existing rows, in one commit; how many were found."""
+        return int(self.commit(lambda ds: _patient(ds, key).execute(rows))["num_updated_rows"])
+
+    def rewrite(
+        self, columns: Sequence[str], where: str, most: int, make: Callable[[pa.Table], pa.Table]
+    ) -> int:
+        """Set columns of up to ``most`` rows to what ``make`` gives, in one commit.
+
+        If another process changes one of the rows meanwhile, they are read and made anew.
 
         Args:
-            rows: the new values.
-            key: column that tells which rows.
-            where: the engine's condition on ``source`` (new) and ``target`` (stored) columns.
+            columns: what ``make`` gets; the first is the key.
+            where: the engine's filter for the rows.
+            most: how many rows are taken.
+            make: turns rows into new values with their key.
+
+        Returns:
+            How many rows there were.
         """
-        done = self.commit(lambda ds: _patient(ds, key, where).execute(rows))
-        return int(done["num_updated_rows"])
+
+        def run(ds: Any) -> int:
+            rows = ds.scanner(columns=list(columns), filter=where, limit=most).to_table()
+            if len(rows):
+                builder = ds.merge_insert(columns[0]).when_matched_update_all()
+                builder.conflict_retries(0).execute(make(rows))
+            return len(rows)
+
+        return self.commit(run)
 
     def delete(self, keys: pa.Table, key: str) -> int:
         """Delete rows by ``key``, in one commit; how many there were."""
@@ -181,8 +201,8 @@ class Table:
                 latest = self._latest()
                 result = write(latest)
             except (CommitConflictError, OSError, ValueError, RuntimeError) as error:
-                # Compaction and indexing report a lost race as a plain OSError.
-                lost = isinstance(error, CommitConflictError) or "onflict" in str(error)
+                # Compaction, indexing and merges report a lost race as a plain OSError.
+                lost = isinstance(error, CommitConflictError) or _LOST.search(str(error))
                 if not lost:
                     what = f"writing to {self.snapshot.uri} failed: {_without_place(error)}"
                     raise CollectionError(what) from error
@@ -206,9 +226,9 @@ class Table:
         )
 
 
-def _patient(dataset: Any, key: str, where: str | None = None) -> Any:
+def _patient(dataset: Any, key: str) -> Any:
     """A merge by ``key`` that waits out other writers."""
-    builder = dataset.merge_insert(key).when_matched_update_all(where)
+    builder = dataset.merge_insert(key).when_matched_update_all()
     return builder.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIMEOUT)
 
 
