@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -136,6 +137,11 @@ def sweep(parent: Path) -> None:
         with contextlib.suppress(OSError):  # another process may have removed it first
             if old.stat().st_mtime < limit:
                 shutil.rmtree(old)
+
+
+def advice(error: OSError) -> str:
+    """What would help, as the end of a message about what cannot be written; often nothing."""
+    return "; make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
 def _seal(facts: Mapping[str, Any]) -> str:

@@ -160,7 +160,7 @@ class Indexes:
             return record_file.renew(self.records, self._store)
         except OSError as error:
             raise VectorIndexError(
-                f"records cannot be written to {self.records}: {error}; make room there"
+                f"records cannot be written to {self.records}: {error}{folders.advice(error)}"
             ) from error
 
     def _update(self, space: str, base: OpenIndex, tell: Tell | None) -> bool:
@@ -245,7 +245,7 @@ class Indexes:
             write_part(there / name, blocks, self._store.space(space).dim)
         except OSError as error:
             raise VectorIndexError(
-                f"vectors cannot be written to {there}: {error}; make room there"
+                f"vectors cannot be written to {there}: {error}{folders.advice(error)}"
             ) from error
         return name
 

@@ -118,7 +118,7 @@ def publish(
     """
 
     def inside(folder: Path) -> dict[str, Any]:
-        ids.tofile(folder / _IDS)
+        (folder / _IDS).write_bytes(ids.data)  # tofile() does not say why it fails
         sealed = [{"name": name, "seal": _seal(space / name)} for name in parts]
         more = make(folder)
         return {"kind": kind, "rows": len(ids), "parts": sealed, **facts, **more}
@@ -128,7 +128,7 @@ def publish(
         folders.write(space / name, NOTE, inside)
     except OSError as error:
         raise VectorIndexError(
-            f"an index cannot be written to {space}: {error}; make room there"
+            f"an index cannot be written to {space}: {error}{folders.advice(error)}"
         ) from error
     return space / name
 

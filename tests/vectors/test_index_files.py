@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -237,6 +239,18 @@ def test_what_cannot_be_thrown_away_is_not_used_all_the_same(made, monkeypatch):
 
 def refuse(self, target):
     raise PermissionError(f"{self} may only be read")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_only_a_full_disk_makes_us_ask_for_room(made, monkeypatch, number):
+    def fail(self, target):
+        raise OSError(number, os.strerror(number))
+
+    made.restore()
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(VectorIndexError, match=os.strerror(number)) as caught:
+        made.open().build_index(SPACE, made.kind)
+    assert ("make room there" in str(caught.value)) == (number == errno.ENOSPC)
 
 
 def test_what_killed_processes_left_is_swept_later(made, monkeypatch):
