@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Watch = Callable[[int, int], None]
-_BLOCK_BYTES = 1 << 27
+_BLOCK_BYTES = 1 << 24
 
 
 class DerivedSpaces:
@@ -106,5 +106,8 @@ def _mapped(
 
 
 def _block_rows(transform: Transform, space: Space) -> int:
-    width = max(len(transform.mean), space.dim)
-    return max(1024, _BLOCK_BYTES // (np.dtype(np.float32).itemsize * width))
+    """Rows whose vectors the engine can merge: it has 300 MB, and takes eight times their size."""
+    wanted = _BLOCK_BYTES // (
+        np.dtype(np.float32).itemsize * max(space.dim, len(transform.mean) // 8)
+    )
+    return max(256, wanted)

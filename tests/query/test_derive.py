@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -27,9 +28,10 @@ from retrieval.errors import (
 from retrieval.query import derive as deriving
 from retrieval.query.spaces import choose_space
 from retrieval.query.terms import Term
-from retrieval.store import Store
+from retrieval.store import Store, maintenance
 from retrieval.store import derived as filling
 from retrieval.store.transforms import Transform
+from retrieval.types import Space
 from tests.encoders_of_tests import ColourEncoder
 from tests.pictures import picture, write_pictures
 from tests.query import fresh_child
@@ -347,23 +349,75 @@ def test_a_fill_that_is_killed_goes_on_with_the_same_transform(tmp_path):
     )
 
 
-def test_a_row_that_changes_while_a_space_is_filled_gets_no_vector_of_what_it_was(
-    tmp_path, monkeypatch
+def changing(store: Store, row: int, new: np.ndarray):
+    """Another process that gives a row other content, once."""
+    other = store.again()
+
+    def change() -> None:
+        if other is not None and not other.find_hash("other"):
+            changed = fresh_child.vectors_only([row], new)
+            other.update(changed.append_column("content_hash", [["other"]]))
+
+    return change
+
+
+@pytest.mark.parametrize("row", [7, 299])
+def test_a_row_that_changes_while_a_space_is_filled_has_the_vector_of_what_it_is(
+    tmp_path, monkeypatch, row
 ):
+    """Changed between the moment when its block is read and the one when it is written."""
     monkeypatch.setattr(filling, "_block_rows", lambda *_: 100)
-    store = filled(tmp_path / "c")
-    other, new = store.again(), fresh_child.unit(2, 1)
+    store, new = filled(tmp_path / "c"), fresh_child.unit(2, 1)
+    store.optimize()
+    change, made = changing(store, row, new), Transform.__call__
+
+    def disturbed(self: Transform, vectors: np.ndarray) -> np.ndarray:
+        change()
+        return made(self, vectors)
+
     opened = retrieval.open(tmp_path / "c")
+    with monkeypatch.context() as during:
+        during.setattr(Transform, "__call__", disturbed)
+        space = opened.derive("s", "pca", 8)
+    assert opened.store.find_hash("other") == [row]
+    transform = opened.store.derived.transform(space)
+    np.testing.assert_array_equal(opened.store.vectors_of("s", [row]), new)
+    np.testing.assert_allclose(stored(opened, "s-pca8"), transform(stored(opened, "s")), atol=1e-6)
+
+
+def test_rows_that_come_and_go_while_a_space_is_filled(tmp_path, monkeypatch):
+    monkeypatch.setattr(filling, "_block_rows", lambda *_: 100)
+    monkeypatch.setattr(maintenance, "MIN_INDEXED_ROWS", 100)
+    store = filled(tmp_path / "c")
+    store.optimize()  # scalar indexes, as a large collection has them
+    other, opened = store.again(), retrieval.open(tmp_path / "c")
 
     def watch(done: int, _: int) -> None:
         if done == 100:
-            changed = fresh_child.vectors_only([299], new)
-            other.update(changed.append_column("content_hash", [["other"]]))
-            other.delete([298])
+            other.delete([5, 298])
+            other.upsert(fresh_child.rows([1000], fresh_child.unit(3, 1)))
+            other.optimize()
 
-    space = opened.derive("s", "pca", 8, watch=watch)
-    assert opened.store.embedded("s-pca8") == ROWS - 2
-    opened.derive("s", "pca", 8)
+    space = opened.derive("s", "whiten", 8, watch=watch)
+    assert opened.store.embedded("s-white8") == len(opened) == ROWS - 1
     transform = opened.store.derived.transform(space)
-    np.testing.assert_allclose(opened.store.vectors_of("s-pca8", [299]), transform(new), atol=1e-6)
-    assert opened.store.embedded("s-pca8") == ROWS - 1
+    np.testing.assert_allclose(
+        stored(opened, "s-white8"), transform(stored(opened, "s")), atol=1e-6
+    )
+
+
+def test_a_space_is_filled_that_the_engine_could_not_merge_at_once(tmp_path):
+    count, dim = 90_000, 128
+    facts = ("own", "w" * 32, "p" * 32, "cls")
+    store = Store.create(tmp_path / "c", [Space("s", *facts, dim, ("image",))])
+    vectors = np.random.default_rng(0).standard_normal((count, dim), dtype=np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
+    uris = [f"/{n}.jpg" for n in range(count)]
+    store.upsert(pa.table({"image_id": range(count), "uri": uris, "vector_s": column}))
+    store.optimize()
+    opened = retrieval.open(tmp_path / "c")
+    opened.derive("s", "truncate", dim)
+    some = [0, 1, 45_000, count - 1]
+    got = opened.store.vectors_of("s-first128", some)
+    np.testing.assert_allclose(got, unit(vectors[some]), atol=1e-6)
+    assert opened.store.embedded("s-first128") == count
