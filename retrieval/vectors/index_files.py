@@ -174,7 +174,8 @@ def sweep(space: Path, keep: Sequence[Path]) -> None:
     for path in keep:
         with contextlib.suppress(OSError, ValueError, KeyError):
             needed.update(part["name"] for part in folders.read_note(path, NOTE)["parts"])
-    for folder in space.iterdir():
+    # Parts last: an index whose part is gone would look damaged to who opens it now.
+    for folder in sorted(space.iterdir(), key=lambda path: path.name.startswith("part-")):
         wanted = folder.name in kept or folder.name in needed or folder.name.startswith(".")
         if not wanted and folder.is_dir():
             discard(folder)

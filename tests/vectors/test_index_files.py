@@ -267,6 +267,26 @@ def test_what_killed_processes_left_is_swept_later(made, monkeypatch):
     assert not (there / ".0123.part").exists()
 
 
+def is_index(folder: Path) -> bool:
+    return not folder.name.startswith("part-")
+
+
+def test_parts_go_after_the_indexes_that_use_them(made, monkeypatch):
+    made.restore()
+    there, whole = made.folder.parent, []
+    real, listed = index_files.discard, Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: sorted(listed(path), key=is_index))
+
+    def seen(folder: Path) -> None:
+        real(folder)
+        for _, facts in index_files.published(there):
+            whole.append(all((there / part["name"]).exists() for part in facts["parts"]))
+
+    monkeypatch.setattr(index_files, "discard", seen)
+    index_files.sweep(there, [])
+    assert all(whole) and not [p for p in listed(there) if not p.name.startswith(".")]
+
+
 def test_purging_leaves_nothing_of_an_index_nor_of_one_that_was_never_finished(made, tmp_path):
     made.restore()
     shutil.copytree(made.place, tmp_path / "c")
