@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retrieval.vectors.base import Effort, Positions, Rows
 from retrieval.vectors.exact import nearest
 from retrieval.vectors.faiss_install import load_faiss, threads
+from retrieval.vectors.rescore import cosines
 
 Found = tuple[Positions, NDArray[np.float32], NDArray[np.bool_]]
 """Candidates ``[q, c]``, their scores by codes, and whether a query must be answered exactly."""
@@ -125,8 +126,7 @@ class FlatIndex:
         if not cut.any() or found.shape[1] <= k:
             return cut
         doubtful = cut.copy()
-        rows = self._rows.take(found[cut].ravel()).reshape(*found[cut].shape, -1)
-        scores = np.einsum("qcd,qd->qc", rows, queries[cut])
+        scores = cosines(self._rows, queries[cut], found[cut])
         reached = -np.partition(-scores, k - 1, axis=1)[:, k - 1]
         error = (similar[cut] - scores).std(axis=1)
         doubtful[cut] = similar[cut, -1] > reached - _DOUBT * error

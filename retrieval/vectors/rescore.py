@@ -32,27 +32,34 @@ def rescore(
         return positions, scores
     if q == 1:  # what people wait for, at half the cost of the general way
         some = candidates[0][candidates[0] >= 0]
-        exact = np.clip(rows.take(some) @ queries[0], -1.0, 1.0)
+        exact = cosines(rows, queries, some[None])[0]
         order = np.lexsort((some, -exact))[:k]
         positions[0, : len(order)], scores[0, : len(order)] = some[order], exact[order]
         return positions, scores
-    step = max(1, _GATHER_BYTES // (4 * c * rows.shape[1]))
-    for at in range(0, q, step):
-        some = candidates[at : at + step]
-        exact = _cosines(rows, queries[at : at + step], some)
-        order = _best(exact, some, min(k, c))
-        positions[at : at + step, : order.shape[1]] = np.take_along_axis(some, order, 1)
-        scores[at : at + step, : order.shape[1]] = np.take_along_axis(exact, order, 1)
+    exact = cosines(rows, queries, candidates)
+    order = _best(exact, candidates, min(k, c))
+    positions[:, : order.shape[1]] = np.take_along_axis(candidates, order, 1)
+    scores[:, : order.shape[1]] = np.take_along_axis(exact, order, 1)
     positions[np.isneginf(scores)] = -1
     return positions, scores
 
 
-def _cosines(
-    rows: Rows, queries: NDArray[np.float32], candidates: Positions
-) -> NDArray[np.float32]:
+def cosines(rows: Rows, queries: NDArray[np.float32], candidates: Positions) -> NDArray[np.float32]:
+    """Exact cosines ``[q, c]`` of each query and its candidates, -inf where there is none.
+
+    Vectors are gathered in blocks of some megabytes, however many candidates there are.
+    """
     q, c = candidates.shape
-    vectors = rows.take(np.maximum(candidates.ravel(), 0)).reshape(q, c, -1)
-    exact: NDArray[np.float32] = np.matmul(vectors, queries[:, :, None])[:, :, 0]
+    exact = np.empty((q, c), dtype=np.float32)
+    row_bytes = 4 * max(1, rows.shape[1])
+    width = max(1, min(c, _GATHER_BYTES // row_bytes))
+    step = max(1, _GATHER_BYTES // (row_bytes * width))
+    for at in range(0, q, step):
+        for left in range(0, c, width):
+            block = np.s_[at : at + step, left : left + width]
+            some = candidates[block]
+            vectors = rows.take(np.maximum(some.ravel(), 0)).reshape(*some.shape, -1)
+            exact[block] = np.matmul(vectors, queries[at : at + step, :, None])[:, :, 0]
     np.clip(exact, -1.0, 1.0, out=exact)
     exact[candidates < 0] = -np.inf
     return exact
