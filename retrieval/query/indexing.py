@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -110,7 +111,8 @@ class Indexes:
         """
         if kind != "auto" and (why := backend(kind).missing()):
             raise VectorIndexError(f"an index of kind {kind} cannot be made here: {why}")
-        with _Turn(self.folder(space)) as there:
+        there = self.folder(space)
+        with _turn(there):
             self._store.refresh()  # another process may have written while this one waited
             parts, ids = self._parts(space, there)
             rows = VectorFile([there / part for part in parts])
@@ -271,7 +273,7 @@ class Indexes:
     def _fold(self, space: str, base: OpenIndex) -> bool:
         """Grow an index by the rows that came since; False if another process was faster."""
         there = self.folder(space)
-        with _Turn(there):
+        with _turn(there):
             self._store.refresh()
             latest = self.newest(space, base.kind)
             if latest is None or latest.folder != base.folder:
@@ -329,20 +331,14 @@ class Indexes:
         index_files.sweep(there, kept)
 
 
-class _Turn:
-    """One process at a time writes a space's indexes."""
-
-    def __init__(self, there: Path) -> None:
-        self._there = there
-
-    def __enter__(self) -> Path:
+@contextmanager
+def _turn(there: Path) -> Iterator[None]:
+    """One process at a time writes a space's indexes, into a folder that is there."""
+    with ExitStack() as held:
         try:
-            self._there.mkdir(parents=True, exist_ok=True)
-            self._lock = folders.turn(self._there)
-            self._lock.__enter__()
+            there.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(folders.turn(there))
+            there.mkdir(exist_ok=True)  # only now: a purge that we waited for removes it
         except OSError as error:
-            raise VectorIndexError(f"{self._there} cannot be written: {error}") from error
-        return self._there
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.__exit__(None, None, None)
+            raise VectorIndexError(f"{there} cannot be written: {error}") from error
+        yield

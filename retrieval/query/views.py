@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from retrieval.errors import RetrievalError, VectorIndexError
+from retrieval.errors import VectorIndexError
 from retrieval.query.indexing import Indexes, fold_due
 from retrieval.query.view import View, first_view, moved
 from retrieval.store import Store
@@ -116,7 +116,7 @@ class Views:
         def update() -> None:
             try:
                 Indexes(self._store.again()).update(space)
-            except RetrievalError as error:
+            except Exception as error:  # nobody waits for it, and searches go on
                 _log.warning("the index of %s stays as it is: %s", space, error)
 
         self._building = threading.Thread(target=update, daemon=True, name="index-update")

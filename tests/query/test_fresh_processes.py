@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval import folders
 from retrieval.query import Collection, indexing, views
+from retrieval.query.indexing import Indexes
 from retrieval.store import Store
 from retrieval.vectors import faiss_cpu
 from retrieval.vectors.base import Effort
@@ -131,6 +133,38 @@ def test_an_update_that_cannot_be_written_is_not_tried_at_every_search(tmp_path,
         for thread in [t for t in threading.enumerate() if t.name == "index-update"]:
             thread.join()
     assert tried == ["index-update"]
+
+
+def test_a_builder_that_waited_for_a_purge_makes_its_folder_again(tmp_path):
+    place = made(tmp_path / "c")
+    collection = Collection(Store.open(place))
+    there = Indexes(collection.store).folder(SPACE)
+    with folders.turn(there):
+        builder = threading.Thread(target=collection.build_index, args=(SPACE, KIND))
+        builder.start()
+        time.sleep(0.3)  # it waits for its turn; were it slower, it would have nothing to survive
+        shutil.rmtree(there)
+    builder.join()
+    (facts,) = right(place).indexes(SPACE)
+    assert facts["behind"] == 0
+
+
+def test_whatever_stops_an_update_behind_the_scenes_stops_nothing_else(
+    tmp_path, monkeypatch, caplog
+):
+    place = made(tmp_path / "c")
+    monkeypatch.setattr(views, "_TAIL_ROWS", 15)
+    monkeypatch.setattr("shutil.disk_usage", lost)
+    collection = Collection(Store.open(place))
+    collection.neighbors(QUERIES, SPACE, k=10)
+    for thread in [t for t in threading.enumerate() if t.name == "index-update"]:
+        thread.join()
+    assert "the index of s stays as it is: the disk is gone" in caplog.text
+    right(place)
+
+
+def lost(path):
+    raise OSError("the disk is gone")
 
 
 def refuse(self, target):
