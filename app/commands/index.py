@@ -20,6 +20,10 @@ _Encoders = Annotated[
     list[str] | None,
     typer.Option(help="Encoder of a new collection, or one to add; see `retrieval encoders`."),
 ]
+_Dtype = Annotated[
+    Literal["float32", "float16"] | None,
+    typer.Option(help="How a new collection stores vectors; float32 unless said."),
+]
 _Labels = Annotated[
     str | None,
     typer.Option(metavar="folder|CSV:COLUMN", help="Labels: folder names, or a CSV's column."),
@@ -33,7 +37,8 @@ _Kind = Annotated[
 ]
 _COUNTS = ("added", "updated", "skipped", "removed", "failed", "encoded")
 _Target = Annotated[
-    float, typer.Option(min=0.5, max=1, help="Without SOURCE: ann_recall_at_10 to reach.")
+    float | None,
+    typer.Option(min=0.5, max=1, help="Without SOURCE: ann_recall_at_10 to reach; 0.98."),
 ]
 
 
@@ -41,10 +46,7 @@ def index(
     collection: options.Collection,
     source: _Sources = None,
     encoder: _Encoders = None,
-    dtype: Annotated[
-        Literal["float32", "float16"] | None,
-        typer.Option(help="How a new collection stores vectors; float32 unless said."),
-    ] = None,
+    dtype: _Dtype = None,
     labels: _Labels = None,
     include: Annotated[_Globs, typer.Option(metavar="GLOB", help="Only files that match.")] = None,
     exclude: Annotated[_Globs, typer.Option(metavar="GLOB", help="Leave these out.")] = None,
@@ -60,7 +62,7 @@ def index(
         bool, typer.Option("--dry-run", help="Say what would happen; write nothing.")
     ] = False,
     index: _Kind = None,
-    target: _Target = 0.98,
+    target: _Target = None,
     json: options.Json = False,
 ) -> None:
     """Bring a collection up to date with folders of images.
@@ -73,10 +75,11 @@ def index(
     import sys
 
     if not source:
-        if index is None:
-            raise typer.BadParameter("name a folder, or an index to make with --index")
-        _make_index(collection, index, target, json)
+        others = (encoder, dtype, labels, include, exclude, workers, prune, dry_run)
+        _make_index(collection, index, target or 0.98, json, others)
         return
+    if target is not None:
+        raise typer.BadParameter("--target goes with --index and without a SOURCE")
     from indexers import IngestInterrupted, ingest
     from indexers.sources import FolderSource
     from retrieval.store import Store
@@ -109,7 +112,13 @@ def index(
     _tell(report, collection, json, labels)
 
 
-def _make_index(collection: str, kind: str, target: float, json: bool) -> None:
+def _make_index(
+    collection: str, kind: str | None, target: float, json: bool, others: tuple[object, ...]
+) -> None:
+    if kind is None:
+        raise typer.BadParameter("name a folder, or an index to make with --index")
+    if any(others):
+        raise typer.BadParameter("only --index, --target and --json go without a SOURCE")
     import retrieval
 
     opened = retrieval.open(collection)

@@ -10,6 +10,7 @@ from retrieval.vectors.base import Effort, Positions
 from retrieval.vectors.exact import nearest
 from retrieval.vectors.index_files import OpenIndex
 from retrieval.vectors.rescore import rescore
+from retrieval.vectors.tune import K as TUNED_FOR
 
 _EXACT_BYTES = 32 << 20
 """Vectors of so many bytes are compared one by one sooner than an index is asked about them."""
@@ -61,11 +62,10 @@ def search(
     if n == 0:
         return nearest([], queries, k)
     if mask is None:
-        found = opened.index.candidates(queries, k, opened.effort)
-    elif (share := np.count_nonzero(mask) / n) > _BROAD:
+        return _unfiltered(opened, queries, k)
+    if (share := np.count_nonzero(mask) / n) > _BROAD:
         return _after(opened, queries, k, mask, share)
-    else:
-        found = opened.index.candidates(queries, k, opened.effort, mask)
+    found = opened.index.candidates(queries, k, _effort(opened, k), mask)
     return _named(opened, *rescore(opened.rows, queries, found, k))
 
 
@@ -85,6 +85,24 @@ def _one_by_one(
     return nearest(((opened.ids[p], opened.rows.take(p)) for p in pieces), queries, k)
 
 
+def _unfiltered(opened: OpenIndex, queries: NDArray[np.float32], k: int) -> Neighbors:
+    n = len(opened.ids)
+    for wider in (1, 4, 16):
+        found = opened.index.candidates(queries, k, _effort(opened, k * wider))
+        if ((found >= 0).sum(axis=1) >= min(k, n)).all():
+            return _named(opened, *rescore(opened.rows, queries, found, k))
+    return _one_by_one(opened, queries, k, np.arange(n))
+
+
+def _effort(opened: OpenIndex, k: float) -> Effort:
+    """What was tuned for ten neighbours, for ``k``: in step with them it looks further.
+
+    In powers of two times what was tuned, as an index may remember something for each effort.
+    """
+    further = 2 ** max(0, round(np.log2(max(k, 1) / TUNED_FOR)))
+    return Effort(opened.effort.probes * further, opened.effort.factor)
+
+
 def _after(
     opened: OpenIndex,
     queries: NDArray[np.float32],
@@ -94,17 +112,14 @@ def _after(
 ) -> Neighbors:
     """Ask for more, drop what is not allowed, and ask for more again where too little is left."""
     living, wanted = int(np.count_nonzero(mask)), int(np.ceil(_SLACK * k / share))
-    # The k-th allowed row lies among the first k / share of all, which takes more looking. In
-    # powers of two, as an index may remember something for each effort.
-    probes = int(np.ceil(opened.effort.probes / share))
-    effort = Effort(1 << (probes - 1).bit_length() if probes else 0, opened.effort.factor)
+    effort = _effort(opened, max(k, TUNED_FOR) / share)  # the k-th one is the k / share-th of all
     for asked in (wanted, 4 * wanted):
         found = opened.index.candidates(queries, min(asked, len(mask)), effort)
         found = np.where((found >= 0) & mask[found], found, -1)
         if ((found >= 0).sum(axis=1) >= min(k * opened.effort.factor, living)).all():
             break
     else:  # what is allowed lies elsewhere
-        found = opened.index.candidates(queries, k, opened.effort, mask)
+        found = opened.index.candidates(queries, k, _effort(opened, k), mask)
     return _named(opened, *rescore(opened.rows, queries, found, k))
 
 

@@ -167,3 +167,29 @@ def test_two_answers_become_one_with_ties_by_id():
     both = merge(one, other)
     assert both.ids.tolist() == [[4, 9, 1]]
     assert both.scores.tolist() == [[0.5, 0.5, np.float32(0.3)]]
+
+
+@pytest.mark.parametrize("kind", ["ivf-flat", "ivf-rabitq", "hnsw"])
+def test_more_neighbours_than_an_index_was_tuned_for_are_looked_for_further(kind, tmp_path):
+    made = backend(kind)
+    if why := made.missing():
+        pytest.skip(why)
+    made.build(DATA.rows, tmp_path)
+    index = made.open(tmp_path, DATA.rows)
+    facts = {"kind": kind, "version": 1, "effort": [index.efforts[0].probes, 4]}
+    opened = OpenIndex(Path(tmp_path), facts, IDS.copy(), DATA.rows, index)
+    for k in (50, 200, N):
+        found = search(opened, QUERIES, k)
+        assert (found.ids >= 0).all(), f"{k} were there to be found"
+        true = truth(k, np.ones(N, dtype=bool))
+        reached = found.scores >= true.scores[:, -1:] - 1e-5
+        assert reached.mean() >= 0.8
+    everything = search(opened, QUERIES, N).ids
+    assert np.array_equal(np.sort(everything), np.broadcast_to(np.sort(IDS), everything.shape))
+
+
+def test_one_deleted_row_does_not_double_the_work(opened):
+    dead = np.zeros(N, dtype=bool)
+    dead[7] = True
+    wider = planner._effort(opened, planner.TUNED_FOR / (1 - dead.mean()))
+    assert wider.probes == opened.effort.probes
