@@ -149,11 +149,12 @@ def diverse(
 
     Maximal marginal relevance (J. Carbonell and J. Goldstein, "The Use of MMR, Diversity-Based
     Reranking for Reordering Documents and Producing Summaries", SIGIR 1998): each next one has the
-    largest ``(1 − diversity) · value − diversity · (cosine to the most similar one chosen)``.
+    largest ``(1 − diversity) · value − diversity · (cosine to the most similar one chosen)``. Both
+    are scaled first, so that the best candidate is 1 from the worst, and from the least like it.
 
     Args:
         vectors: ``[n, dim]``, unit rows.
-        values: ``[n]``, how good each is; scaled to the range of cosines among the candidates.
+        values: ``[n]``, how good each is.
         k: how many.
         diversity: from 0 to 1.
 
@@ -163,20 +164,19 @@ def diverse(
     n = len(values)
     spread = float(np.ptp(values)) or 1.0
     good = (values - values.min()) / spread
-    likeness = vectors @ vectors.T
-    low = float(likeness.min())
-    likeness = (likeness - low) / max(1.0 - low, 1e-6)
     chosen = [int(np.argmax(good))]
-    nearest = likeness[chosen[0]].copy()
+    nearest = vectors @ vectors[chosen[0]]
+    low = float(nearest.min())
+    scale = max(1.0 - low, 1e-6)
     left = np.ones(n, dtype=bool)
     left[chosen[0]] = False
     while len(chosen) < min(k, n):
-        marginal = (1 - diversity) * good - diversity * nearest
+        marginal = (1 - diversity) * good - diversity * (nearest - low) / scale
         marginal[~left] = -np.inf
         best = int(np.argmax(marginal))
         chosen.append(best)
         left[best] = False
-        np.maximum(nearest, likeness[best], out=nearest)
+        np.maximum(nearest, vectors @ vectors[best], out=nearest)
     return np.asarray(chosen, dtype=np.int64)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -35,8 +36,9 @@ def test_each_next_one_has_the_largest_marginal_relevance(n, k, diversity, seed)
     chosen = diverse(vectors, values, k, diversity).tolist()
     assert len(chosen) == len(set(chosen)) == min(k, n)
     likeness = vectors @ vectors.T
-    likeness = (likeness - likeness.min()) / max(1 - likeness.min(), 1e-6)
     good = (values - values.min()) / (float(np.ptp(values)) or 1.0)
+    low = likeness[np.argmax(good)].min()
+    likeness = (likeness - low) / max(1 - low, 1e-6)
     for place, one in enumerate(chosen):
         marginal = np.array(
             [
@@ -55,6 +57,17 @@ def test_no_diversity_is_the_order_of_the_values():
     rng = np.random.default_rng(0)
     values = rng.random(20).astype(np.float32)
     assert diverse(unit(rng, 20, 8), values, 20, 0.0).tolist() == np.argsort(-values).tolist()
+
+
+def test_a_large_pool_is_not_compared_all_with_all():
+    rng = np.random.default_rng(0)
+    vectors, values = unit(rng, 4000, 8), rng.random(4000).astype(np.float32)
+    tracemalloc.start()
+    try:
+        diverse(vectors, values, 20, 0.5)
+        assert tracemalloc.get_traced_memory()[1] < 4000 * 4000
+    finally:
+        tracemalloc.stop()
 
 
 def test_feedback_moves_the_query_towards_what_is_liked_and_keeps_its_length():
