@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from retrieval.vectors.join import knn_graph, pairs_above
 _SCAN_BYTES = 32 << 20
 _BLOCK_ROWS = 8192
 Tell = Callable[[int, int], None]
+_Found = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Query, image and score of each match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +122,10 @@ class SpaceVectors:
             raise QueryError(f"queries have shape {list(queries.shape)}, not [q, {self.shape[1]}]")
         if limit is not None and limit < 1:
             raise QueryError(f"a limit is at least 1, not {limit}")
-        which, ids, scores = self._reached(queries, threshold)
-        order = np.lexsort((ids, -scores, which))
-        which, ids, scores = which[order], ids[order], scores[order]
-        rank = np.arange(len(which)) - np.searchsorted(which, which)
-        kept = rank < (limit or len(self.ids) + 1)
-        counts = np.bincount(which[kept], minlength=len(queries))
+        (which, ids, scores), complete = self._reached(queries, threshold, limit)
+        counts = np.bincount(which, minlength=len(queries))
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        return Matches(offsets, ids[kept], scores[kept], bool(kept.all()))
+        return Matches(offsets, ids, scores, complete)
 
     def pairs(
         self,
@@ -173,14 +171,38 @@ class SpaceVectors:
         return Neighbors(ids, scores)
 
     def _reached(
-        self, queries: Embeddings, threshold: float
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Query, image and score of every match."""
+        self, queries: Embeddings, threshold: float, limit: int | None
+    ) -> tuple[_Found, bool]:
+        """The matches, sorted, and whether they are all; at most ``limit`` a query are held."""
         found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+        complete, bar = True, np.full(len(queries), threshold, np.float32)
         step = max(1, min(_BLOCK_ROWS, _SCAN_BYTES // (4 * max(1, len(queries)))))
         for named, block in self.named_blocks(step):
             scores = queries @ block.T
-            query, row = np.nonzero(scores >= threshold)
+            query, row = np.nonzero(scores >= bar[:, None])
             found.append((query, named[row], np.clip(scores[query, row], -1, 1)))
-        which, ids, reached = zip(*found, strict=True)
-        return np.concatenate(which), np.concatenate(ids), np.concatenate(reached)
+            if limit is not None:
+                best, whole = _best(_together(found), limit)
+                below = complete and len(query) < np.count_nonzero(scores >= threshold)
+                found, complete = [best], complete and whole and not below
+                ends = np.cumsum(np.bincount(best[0], minlength=len(queries)))
+                full = np.diff(ends, prepend=0) == limit
+                bar[full] = best[2][ends[full] - 1]
+        found = [_together(found)]  # lets go of the pieces
+        best, whole = _best(found[0], limit)
+        return best, complete and whole
+
+
+def _together(found: Sequence[_Found]) -> _Found:
+    which, ids, scores = zip(*found, strict=True)
+    return np.concatenate(which), np.concatenate(ids), np.concatenate(scores)
+
+
+def _best(found: _Found, limit: int | None) -> tuple[_Found, bool]:
+    """Matches sorted, the best ``limit`` of each query, and whether these are all."""
+    which, ids, scores = found
+    order = np.lexsort((ids, -scores, which))
+    if limit is not None:
+        rank = np.arange(len(which)) - np.searchsorted(which[order], which[order])
+        order = order[rank < limit]
+    return (which[order], ids[order], scores[order]), len(order) == len(which)

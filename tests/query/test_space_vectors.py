@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from retrieval.errors import QueryError
-from retrieval.query import Collection
+from retrieval.query import Collection, space_vectors
 from retrieval.store import Store
 from retrieval.types import Space
 
@@ -98,6 +98,29 @@ def test_a_limit_keeps_the_best_and_says_that_it_cut(made):
         np.testing.assert_array_equal(some.ids[4 * number : 4 * number + 4], first)
     assert space.within(queries, -1, limit=10_000).complete
     assert len(space.within(queries[:0], 0.5).ids) == 0
+
+
+@pytest.mark.parametrize("limit", [1, 4, 29, 30, 400])
+def test_a_limit_is_kept_while_blocks_are_read(made, limit, monkeypatch):
+    space, queries, held = made[0].vectors("s"), unit(5, 5), []
+    best = space_vectors._best
+
+    def watched(found, limit):
+        held.append(0 if limit is None else len(found[0]))
+        return best(found, limit)
+
+    monkeypatch.setattr(space_vectors, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(space_vectors, "_best", watched)
+    for threshold in (-1.0, 0.3, 0.95, 1.5):
+        whole = space.within(queries, threshold)
+        some = space.within(queries, threshold, limit=limit)
+        counts = np.diff(whole.offsets)
+        assert some.complete == (counts <= limit).all()
+        assert np.diff(some.offsets).tolist() == np.minimum(counts, limit).tolist()
+        first = np.arange(len(whole.ids)) - np.repeat(whole.offsets[:-1], counts) < limit
+        np.testing.assert_array_equal(some.ids, whole.ids[first])
+        np.testing.assert_array_equal(some.scores, whole.scores[first])
+    assert 0 < max(held) <= len(queries) * (limit + 7)
 
 
 def test_pairs_and_graph_are_those_of_brute_force(made):
