@@ -14,7 +14,8 @@
     │   ├── SpaceMismatch     the space was made by another encoder identity
     │   └── SchemaError       written by a newer version, or damaged
     ├── FilterError           a filter expression that does not parse or fit the schema
-    ├── VectorIndexError      an index that cannot be built, or that is damaged
+    ├── VectorIndexError      an index that cannot be built or used
+    │   └── DamagedIndex      its files are not as they were written
     ├── QueryError            a query without an answer: empty, wrong dimension, unknown id
     ├── SettingsError         an environment variable that makes no sense
     └── InstallError          a missing or contradicting package
@@ -92,7 +93,11 @@ class FilterError(RetrievalError):
 
 
 class VectorIndexError(RetrievalError):
-    """An index of vectors that cannot be built or used, or whose files are damaged."""
+    """An index of vectors that cannot be built or used."""
+
+
+class DamagedIndex(VectorIndexError):
+    """The files of an index are provably not as they were written; only then it is thrown away."""
 
 
 class QueryError(RetrievalError):

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+FORMAT = 1
+"""Of what is written here. A later one keeps the note and its seal, and is not read."""
 STALE_AFTER_S = 3600.0
 """A temporary file or folder that is older belongs to a process that was killed."""
 
@@ -44,7 +46,7 @@ def write(
     beside = folder.with_name(f".{secrets.token_hex(8)}.part")
     beside.mkdir(parents=True)
     try:
-        facts = {"format": 1, **make(beside)}
+        facts = {"format": FORMAT, **make(beside)}
         facts["files"] = {
             path.relative_to(beside).as_posix(): _known(path, path.name in by_size)
             for path in sorted(beside.rglob("*"))

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval import folders, settings
-from retrieval.errors import VectorIndexError
+from retrieval.errors import DamagedIndex, VectorIndexError
 from retrieval.query import record_file
 from retrieval.query.view import first_view
 from retrieval.store import Store
@@ -81,10 +81,26 @@ class Indexes:
         where = hashlib.blake2b(self._store.uri.encode(), digest_size=16).hexdigest()
         return settings.load().cache_dir / "indexes" / where
 
-    def newest(self, space: str, kind: str | None = None) -> OpenIndex | None:
-        """The best index for the store's version; None if there is none to be trusted."""
-        there = self.folder(space)
-        return index_files.newest(there, self._owner(space), self._store.version, kind)
+    def newest(
+        self,
+        space: str,
+        kind: str | None = None,
+        *,
+        opened: OpenIndex | None = None,
+        without: Collection[Path] = (),
+    ) -> OpenIndex | None:
+        """The best index for the store's version; None if there is none to be trusted.
+
+        Args:
+            space: name of the space.
+            kind: only this kind; None for any.
+            opened: is not opened again if it is still the best.
+            without: folders of indexes that are not to be used.
+        """
+        there, owner = self.folder(space), self._owner(space)
+        return index_files.newest(
+            there, owner, self._store.version, kind, opened=opened, without=without
+        )
 
     def build(
         self,
@@ -170,7 +186,7 @@ class Indexes:
             due = self._due(space, base)
             if due == "fold":
                 base.rows.check()  # what is damaged is not carried on
-        except VectorIndexError as error:
+        except DamagedIndex as error:
             self._throw_away(base, error)
             due = "build"
         if due == "fold":
@@ -209,7 +225,8 @@ class Indexes:
         """What each index of a space says of itself, newest first; they are not opened."""
         owner = self._owner(space)
         found = index_files.published(self.folder(space))
-        return [facts for _, facts in found if facts.get("owner") == owner]
+        ours = [facts for _, facts in found if facts["format"] <= folders.FORMAT]
+        return [facts for facts in ours if facts["owner"] == owner]
 
     def _owner(self, space: str) -> list[Any]:
         made = self._store.space(space)
@@ -222,7 +239,7 @@ class Indexes:
             try:
                 base.rows.check()
                 return base.parts, base.ids
-            except VectorIndexError as error:
+            except DamagedIndex as error:
                 self._throw_away(base, error)
         ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
 
@@ -275,7 +292,7 @@ class Indexes:
         there = self.folder(space)
         with _turn(there):
             self._store.refresh()
-            latest = self.newest(space, base.kind)
+            latest = self.newest(space, base.kind, opened=base)
             if latest is None or latest.folder != base.folder:
                 return False
             view = first_view(self._store, space, base)
@@ -316,16 +333,18 @@ class Indexes:
         return index_files.publish(self.folder(space), kind, facts, ids, parts, make)
 
     @staticmethod
-    def _throw_away(base: OpenIndex, error: VectorIndexError) -> None:
+    def _throw_away(base: OpenIndex, error: DamagedIndex) -> None:
         _log.warning("an index is damaged and will be built again: %s", error)
         index_files.discard(base.folder)
 
     def _sweep(self, space: str, there: Path, latest: Path) -> None:
-        """Keep the newest index of each kind that is no older than a rebuild of another."""
+        """Keep the newest index of each kind, and those of newer versions of this software."""
         kept, kinds = [latest], {latest.name.rsplit("-", 2)[0]}
         owner = self._owner(space)
         for folder, facts in index_files.published(there):
-            if facts["owner"] == owner and facts["kind"] not in kinds:
+            if facts["format"] > folders.FORMAT:
+                kept.append(folder)
+            elif facts["owner"] == owner and facts["kind"] not in kinds:
                 kept.append(folder)
                 kinds.add(facts["kind"])
         index_files.sweep(there, kept)

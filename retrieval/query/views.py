@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from retrieval.errors import VectorIndexError
+from retrieval.errors import DamagedIndex, VectorIndexError
 from retrieval.query.indexing import Indexes, fold_due
 from retrieval.query.view import View, first_view, moved
 from retrieval.store import Store
@@ -61,10 +61,10 @@ class Views:
             self._update_behind(space, len(view.base.ids), len(view.fresh[0]))
         return view
 
-    def distrust(self, view: View) -> None:
-        """Never use the index of ``view`` again: it was found damaged."""
+    def distrust(self, view: View, error: VectorIndexError | None = None) -> None:
+        """Never use the index of ``view`` again: it failed with ``error``, or is damaged."""
         if view.base is not None:
-            self._throw_away(view.base)
+            self._distrust(view.base, error or DamagedIndex("its vectors are damaged"))
         self._views.clear()
 
     def forget(self) -> None:
@@ -75,7 +75,9 @@ class Views:
         self, space: str, kind: str | None, view: View | None, stamp: int
     ) -> tuple[View | None, int]:
         now = self._stamp(space)
-        base = view.base if view is not None and stamp == now else self._base(space, kind)
+        base = None if view is None else view.base
+        if view is None or stamp != now:
+            base = self._indexes.newest(space, kind, opened=base, without=self._distrusted)
         if kind not in (None, EXACT) and base is None:
             raise VectorIndexError(f"space {space!r} has no index of kind {kind!r}: build it first")
         if base is None:
@@ -86,20 +88,17 @@ class Views:
             if view is not None and (view.base and view.base.folder) == (base and base.folder):
                 return moved(view, self._store, space), now
             return first_view(self._store, space, base), now
-        except VectorIndexError:
+        except VectorIndexError as error:
             if base is None:
                 raise
-            self._throw_away(base)
+            self._distrust(base, error)
             return self._renewed(space, kind, None, -1)
 
-    def _throw_away(self, base: OpenIndex) -> None:
-        _log.warning("an index of %s is damaged and is not used any more", self._store.uri)
+    def _distrust(self, base: OpenIndex, error: VectorIndexError) -> None:
+        _log.warning("an index of %s is not used any more: %s", self._store.uri, error)
         self._distrusted.add(base.folder)
-        discard(base.folder)
-
-    def _base(self, space: str, kind: str | None) -> OpenIndex | None:
-        base = self._indexes.newest(space, kind)
-        return None if base is None or base.folder in self._distrusted else base
+        if isinstance(error, DamagedIndex):
+            discard(base.folder)
 
     def _stamp(self, space: str) -> int:
         """Changes when an index of the space appears or goes."""

@@ -70,7 +70,7 @@ class FaissCpu:
         """The index in ``folder``, memory-mapped.
 
         Raises:
-            VectorIndexError: if it is damaged.
+            VectorIndexError: if it cannot be opened.
         """
         return open_mapped(self.kind, folder, rows)
 
@@ -94,7 +94,7 @@ def open_mapped(kind: str, folder: Path, rows: Rows) -> VectorIndex:
     """Serve the file that any FAISS kind wrote into ``folder``, memory-mapped, on the CPU.
 
     Raises:
-        VectorIndexError: if it is missing or damaged.
+        VectorIndexError: if it cannot be opened.
     """
     faiss = load_faiss()
     path = folder / FILE

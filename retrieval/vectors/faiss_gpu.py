@@ -79,7 +79,7 @@ class FaissGpu(FaissCpu):
         """The index in ``folder`` on all GPUs; on the CPU, memory-mapped, where there is none.
 
         Raises:
-            VectorIndexError: if it is damaged, or does not fit into the GPUs' memory.
+            VectorIndexError: if it cannot be opened, or does not fit into the GPUs' memory.
         """
         served = super().open(folder, rows)
         if self.missing() is not None:

@@ -13,7 +13,7 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval import folders
-from retrieval.errors import VectorIndexError
+from retrieval.errors import DamagedIndex, RetrievalError, VectorIndexError
 from retrieval.vectors import vector_file
 from retrieval.vectors.base import Effort, Positions, VectorIndex
 from retrieval.vectors.kinds import backend
@@ -133,29 +133,46 @@ def publish(
     return space / name
 
 
-def newest(space: Path, owner: Sequence[Any], version: int, kind: str | None) -> OpenIndex | None:
+def newest(
+    space: Path,
+    owner: Sequence[Any],
+    version: int,
+    kind: str | None,
+    *,
+    opened: OpenIndex | None = None,
+    without: Collection[Path] = (),
+) -> OpenIndex | None:
     """The index that holds the latest rows, the fastest of several; None if there is none.
 
-    One that is damaged is thrown away, with a warning, and the next best is taken.
+    One that is proven damaged is thrown away, with a warning, and the next best is taken. One that
+    cannot be used now, or that a newer version of this software wrote, stays where it is.
 
     Args:
         space: folder of the space.
         owner: whose the index must be, as JSON values.
         version: newest table version that it may hold.
         kind: only this kind; None for any.
+        opened: is not opened again if it is still the best.
+        without: folders of indexes that are not to be used.
     """
     for folder in _candidates(space, kind):
+        known = opened if opened is not None and opened.folder == folder else None
         try:
-            facts = folders.read_note(folder, NOTE)
-            if facts["owner"] != list(owner) or facts["version"] > version:
+            facts = known.facts if known else folders.read_note(folder, NOTE)
+            if facts["format"] > folders.FORMAT:
+                raise VectorIndexError("a newer version of this software wrote it")
+            if facts["owner"] != list(owner) or facts["version"] > version or folder in without:
                 continue
+            if known is not None:
+                return known
             if backend(facts["kind"]).missing() is None:
                 return _open(space, folder, facts)
-        except (VectorIndexError, OSError, ValueError, TypeError, KeyError) as error:
-            if not folder.exists():  # replaced by another process at this moment
-                continue
-            _log.warning("an index is damaged and will be built again: %s", error)
-            discard(folder)
+        except (DamagedIndex, FileNotFoundError, ValueError, TypeError, KeyError) as error:
+            if folder.exists():  # not replaced by another process at this moment
+                _log.warning("an index is damaged and will be built again: %s", error)
+                discard(folder)
+        except (RetrievalError, OSError, MemoryError) as error:
+            _log.warning("the index %s cannot be used now and is left out: %s", folder, error)
     return None
 
 
@@ -224,17 +241,21 @@ def _version(name: str) -> int | None:
     return int(fields[1]) if len(fields) == 3 and fields[1].isdecimal() else None
 
 
-def _open(space: Path, folder: Path, facts: dict[str, Any]) -> OpenIndex:
+def _open(space: Path, folder: Path, facts: Mapping[str, Any]) -> OpenIndex:
     folders.check(folder, facts)
     n = int(facts["rows"])
     ids = np.fromfile(folder / _IDS, dtype=np.int64)
     for part in facts["parts"]:
         if _seal(space / part["name"]) != part["seal"]:
-            raise VectorIndexError(f"{space / part['name']} is not what {folder} was made from")
+            raise DamagedIndex(f"{space / part['name']} is not what {folder} was made from")
     rows = VectorFile([space / part["name"] for part in facts["parts"]])
     if not len(ids) == rows.shape[0] == n:
-        raise VectorIndexError(f"the files of {folder} do not fit together")
-    return OpenIndex(folder, facts, ids, rows, backend(facts["kind"]).open(folder, rows))
+        raise DamagedIndex(f"the files of {folder} do not fit together")
+    try:
+        index = backend(facts["kind"]).open(folder, rows)
+    except Exception as error:  # whatever it is, every byte was just seen to be as written
+        raise VectorIndexError(f"{folder} cannot be opened: {error}") from error
+    return OpenIndex(folder, facts, ids, rows, index)
 
 
 def _seal(part: Path) -> str:

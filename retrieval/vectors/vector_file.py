@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval import folders
-from retrieval.errors import VectorIndexError
+from retrieval.errors import DamagedIndex, VectorIndexError
 from retrieval.vectors.base import Positions
 
 NOTE = "part.json"
@@ -63,11 +63,12 @@ class VectorFile:
         """Map the parts; reads next to nothing.
 
         Raises:
-            VectorIndexError: if one is missing or damaged, or they do not fit together.
+            DamagedIndex: if one is missing or damaged, or they do not fit together.
+            VectorIndexError: if one cannot be read now.
         """
         self._parts = [_Part(path) for path in parts]
         if len({part.dim for part in self._parts}) != 1:
-            raise VectorIndexError("the parts of a vector file do not fit together")
+            raise DamagedIndex("the parts of a vector file do not fit together")
         self._starts = np.cumsum([0, *(len(part.matrix) for part in self._parts)])
 
     @property
@@ -79,7 +80,7 @@ class VectorFile:
         """Read everything once.
 
         Raises:
-            VectorIndexError: if anything is damaged.
+            DamagedIndex: if anything is damaged.
         """
         for part in self._parts:
             part.check(np.arange(len(part.sums)))
@@ -88,7 +89,7 @@ class VectorFile:
         """float32 ``[≤ size, dim]``: all rows from ``start`` on, in order.
 
         Raises:
-            VectorIndexError: if what is read was damaged.
+            DamagedIndex: if what is read was damaged.
         """
         for part, first in zip(self._parts, self._starts, strict=False):
             for at in range(max(0, start - int(first)), len(part.matrix), size):
@@ -98,7 +99,7 @@ class VectorFile:
         """float32 ``[n, dim]``: the rows at ``positions``.
 
         Raises:
-            VectorIndexError: if one of them was damaged.
+            DamagedIndex: if one of them was damaged.
         """
         if len(self._parts) == 1:
             return self._parts[0].take(positions)
@@ -123,14 +124,16 @@ class _Part:
             row_bytes = self.dim * np.dtype(kind).itemsize
             self._step = _rows_a_block(row_bytes)
             if not whole or files[_VECTORS]["bytes"] != rows * row_bytes:
-                raise VectorIndexError(f"the vectors in {folder} are damaged")
+                raise DamagedIndex(f"the vectors in {folder} are damaged")
             if rows:
                 self.matrix = np.memmap(folder / _VECTORS, kind, "r", shape=(rows, self.dim))
             else:
                 self.matrix = np.empty((0, self.dim), kind)  # type: ignore[assignment]
             if len(self.sums) != -(-rows // self._step):
-                raise VectorIndexError(f"the vectors in {folder} are damaged")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+                raise DamagedIndex(f"the vectors in {folder} are damaged")
+        except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
+            raise DamagedIndex(f"the vectors in {folder} are damaged: {error}") from error
+        except (OSError, MemoryError) as error:
             raise VectorIndexError(f"the vectors in {folder} cannot be read: {error}") from error
         self._folder = folder
         self._plain = np.asarray(self.matrix)  # a memmap's own indexing is slower
@@ -154,7 +157,7 @@ class _Part:
         for block in np.unique(fresh).tolist():
             rows = self._plain[block * self._step : (block + 1) * self._step]
             if zlib.crc32(rows.data) != self.sums[block]:
-                raise VectorIndexError(f"the vectors in {self._folder} are damaged")
+                raise DamagedIndex(f"the vectors in {self._folder} are damaged")
             self._seen[block] = True
         if len(fresh):
             self._unseen = len(self._seen) - int(self._seen.sum())
