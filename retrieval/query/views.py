@@ -11,7 +11,9 @@ from retrieval.errors import DamagedIndex, VectorIndexError
 from retrieval.query.indexing import Indexes, fold_due
 from retrieval.query.view import View, first_view, moved
 from retrieval.store import Store
+from retrieval.vectors import index_files
 from retrieval.vectors.index_files import OpenIndex, discard
+from retrieval.vectors.kinds import backend
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +80,8 @@ class Views:
         base = None if view is None else view.base
         if view is None or stamp != now:
             base = self._indexes.newest(space, kind, opened=base, without=self._distrusted)
-        if kind not in (None, EXACT) and base is None:
-            raise VectorIndexError(f"space {space!r} has no index of kind {kind!r}: build it first")
+        if kind is not None and kind != EXACT and base is None:
+            raise VectorIndexError(self._why_not(space, kind))
         if base is None:
             dim = self._store.space(space).dim
             if 4 * dim * self._store.count() > _MEMORY_BYTES:
@@ -99,6 +101,15 @@ class Views:
         self._distrusted.add(base.folder)
         if isinstance(error, DamagedIndex):
             discard(base.folder)
+
+    def _why_not(self, space: str, kind: str) -> str:
+        """Why an index that was asked for does not answer."""
+        if kind not in index_files.kinds(self._indexes.folder(space)):
+            return f"space {space!r} has no index of kind {kind!r}: build it first"
+        missing = backend(kind).missing()
+        return f"the index of kind {kind!r} of space {space!r} cannot be used here: " + (
+            missing or "see the log, and build it again if that does not help"
+        )
 
     def _stamp(self, space: str) -> int:
         """Changes when an index of the space appears or goes."""

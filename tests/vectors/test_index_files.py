@@ -17,7 +17,7 @@ from retrieval.query import Collection, indexing
 from retrieval.query.indexing import Indexes
 from retrieval.query.views import Views
 from retrieval.store import Store
-from retrieval.vectors import index_files, tune, vector_file
+from retrieval.vectors import faiss_install, index_files, tune, vector_file
 from retrieval.vectors.base import Effort
 from retrieval.vectors.index_files import OpenIndex
 from retrieval.vectors.kinds import backend
@@ -324,6 +324,18 @@ def test_an_index_is_not_opened_again_while_it_is_the_best(made, monkeypatch):
     opened.times = 0
     made.same_answers(collection)
     assert opened.times == 1
+
+
+@pytest.mark.skipif("hnsw" not in KINDS, reason="needs FAISS")
+def test_who_asks_for_a_kind_hears_what_it_lacks_here(made, monkeypatch):
+    made.restore()
+    made.open().build_index(SPACE, "hnsw")
+    with pytest.raises(VectorIndexError, match="build it first"):
+        made.same_answers(made.open(), "ivf-flat")
+    monkeypatch.setattr(faiss_install, "_installed", list)
+    with pytest.raises(VectorIndexError, match=r"hnsw.*pip install faiss-cpu"):
+        made.same_answers(made.open(), "hnsw")
+    made.same_answers(made.open())
 
 
 def refuse(self, target):
