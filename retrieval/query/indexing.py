@@ -139,8 +139,14 @@ class Indexes:
             for each in kinds:
                 say(f"{space}: building {each} of {n:,} vectors")
                 make = partial(self._make, each, rows, trial, target)
-                folder = self._publish(space, each, ids, parts, make, trained=n)
-                facts = dict(index_files.published(there))[folder]
+                try:
+                    folder = self._publish(space, each, ids, parts, make, trained=n)
+                except (VectorIndexError, RuntimeError, MemoryError) as error:
+                    if each == kinds[-1]:
+                        raise
+                    say(f"{space}: {each} cannot be built: {error}")
+                    continue
+                facts = folders.read_note(folder, index_files.NOTE)
                 if facts["measured"]["low"] >= target or each == kinds[-1]:
                     break
                 say(f"{space}: {each} surely reaches {facts['measured']['low']:.3f} only")

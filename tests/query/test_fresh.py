@@ -255,6 +255,24 @@ def test_an_index_of_nothing_takes_in_what_comes(tmp_path, kind) -> None:
     assert collection.indexes(SPACE)[0]["behind"] == 0
 
 
+@pytest.mark.skipif("rabitq" not in KINDS, reason="needs FAISS")
+@pytest.mark.parametrize("error", [VectorIndexError("FAISS refuses"), MemoryError("too much")])
+def test_auto_goes_on_to_the_next_kind_where_one_cannot_be_built(tmp_path, monkeypatch, error):
+    class Refusing(type(backend("rabitq"))):
+        def build(self, rows, folder):
+            raise error
+
+    monkeypatch.setattr("retrieval.vectors.faiss_cpu.FaissCpu", Refusing)
+    store, told = new(tmp_path / "c"), []
+    store.upsert(rows(range(50), unit(1, 50)))
+    built = Collection(store).build_index(SPACE, tell=told.append)
+    assert built["kind"] == "exact" and any(str(error) in line for line in told)
+    with pytest.raises(type(error), match=str(error)):
+        Collection(store).build_index(SPACE, "rabitq")
+    (kept,) = Collection(store).indexes(SPACE)
+    assert kept == built | {"behind": 0}
+
+
 def test_an_index_of_a_collection_that_was_here_before_is_not_used(tmp_path) -> None:
     store = new(tmp_path / "old")
     store.upsert(rows(range(50), unit(1, 50)))
