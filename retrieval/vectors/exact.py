@@ -52,7 +52,7 @@ def _pieces(
 ) -> Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Cut a block so that neither its float32 copy nor its scores exceed the scan budget."""
     if allowed is not None:
-        kept = np.flatnonzero(np.isin(ids, allowed, assume_unique=True))
+        kept = np.flatnonzero(_among(ids, allowed))
         if len(kept) < len(ids):
             ids, matrix = ids[kept], matrix[kept]
     step = max(1, _SCAN_BYTES // (4 * max(queries, 1)))
@@ -64,3 +64,11 @@ def _pieces(
             rows = rows.astype(np.float32)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         yield ids[start : start + step], rows
+
+
+def _among(ids: NDArray[np.int64], allowed: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which ids are allowed; a few are looked up, so that not all allowed ones are read for them."""
+    if 4 * len(ids) >= len(allowed):
+        return np.isin(ids, allowed, assume_unique=True)
+    at = np.minimum(np.searchsorted(allowed, ids), len(allowed) - 1)
+    return np.asarray(allowed[at] == ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +74,22 @@ def test_a_block_larger_than_the_scan_budget_is_cut():
     found = nearest([(ids, rows)], queries, 3)
     _, want = oracle(ids, rows, queries, 3)
     np.testing.assert_allclose(found.scores, want, atol=2e-6)
+
+
+def test_very_many_allowed_ids_are_not_read_for_each_block():
+    rng = np.random.default_rng(0)
+    rows, ids = unit(rng, 300, 4), rng.permutation(2_000_000)[:300]
+    allowed = np.arange(0, 2_000_000, 2)
+    blocks = [(ids[i : i + 10], rows[i : i + 10]) for i in range(0, 300, 10)]
+    tracemalloc.start()
+    try:
+        found = nearest(blocks, rows[:2], 5, allowed=allowed)
+        assert tracemalloc.get_traced_memory()[1] < len(allowed)
+    finally:
+        tracemalloc.stop()
+    keep = ids % 2 == 0
+    np.testing.assert_array_equal(found.ids, oracle(ids[keep], rows[keep], rows[:2], 5)[0])
+    assert (nearest(blocks, rows[:2], 5, allowed=allowed[:0]).ids == -1).all()
 
 
 def test_arguments_are_not_changed():
