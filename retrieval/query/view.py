@@ -7,7 +7,6 @@ that the table says have changed since; moving it on to the next version reads o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,15 +135,13 @@ def moved(view: View, store: Store, space: str) -> View:
     if view.ids is None and view.base is not None:
         known = view.base.ids[view.base.ids >= 0]
         gone = np.union1d(gone, np.setdiff1d(known, ids))
-    kept = ~np.isin(view.fresh[0], gone)
-    fresh = _joined([(view.fresh[0][kept], view.fresh[1][kept]), *new], store.space(space).dim)
     return replace(
         view,
         version=store.version,
         dead=_dead(view, gone),
         ids=ids,
         images=len(ids),
-        fresh=fresh,
+        fresh=_renewed(view.fresh, gone, new),
     )
 
 
@@ -196,9 +193,15 @@ def _dead(view: View, gone: Ids) -> NDArray[np.bool_] | None:
     return dead
 
 
-def _joined(blocks: Iterable[Block], dim: int) -> Block:
-    blocks = [block for block in blocks if len(block[0])]
-    if not blocks:
-        return np.empty(0, np.int64), np.empty((0, dim), np.float32)
-    ids, vectors = zip(*blocks, strict=True)
-    return np.concatenate(ids), np.concatenate(vectors)
+def _renewed(fresh: Block, gone: Ids, new: list[Block]) -> Block:
+    """Fresh rows without those gone and with the new ones, copied once, or not if all stay."""
+    kept = np.flatnonzero(~np.isin(fresh[0], gone))
+    new_ids, new_vectors = zip((fresh[0][:0], fresh[1][:0]), *new, strict=True)
+    ids = np.concatenate([fresh[0][kept], *new_ids])
+    if len(kept) == len(fresh[0]) == len(ids):
+        return fresh
+    vectors = np.empty((len(ids), fresh[1].shape[1]), dtype=np.float32)
+    # Told to clip, numpy writes what it takes in place, and not into a copy first.
+    np.take(fresh[1], kept, axis=0, out=vectors[: len(kept)], mode="clip")
+    np.concatenate(new_vectors, out=vectors[len(kept) :])
+    return ids, vectors
