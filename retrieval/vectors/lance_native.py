@@ -117,7 +117,11 @@ class LanceNative:
 
 
 class LanceIndex:
-    """An open dataset with its index."""
+    """An open dataset with its index.
+
+    Lance opens files when it first needs them: once another process has replaced the index, a
+    search may find them gone, which costs one fallback to what is there now.
+    """
 
     def __init__(self, place: Path, rows: Rows, kind: str, cells: int) -> None:
         """Open ``place``; ``rows`` answer where few are allowed."""
@@ -165,6 +169,9 @@ class LanceIndex:
         cell and asks for more candidates. Where few rows are allowed, for graphs, whose walk would
         not get there, and for IVF_PQ, whose codes hardly tell far rows apart, the allowed rows are
         all compared.
+
+        Raises:
+            VectorIndexError: if Lance cannot read its files.
         """
         wanted, probes = min(k * effort.factor, self._rows.shape[0]), effort.probes
         found = np.full((len(queries), wanted), -1, dtype=np.int64)
@@ -199,13 +206,16 @@ class LanceIndex:
         }
         if graph:
             nearest["ef"] = max(probes, wanted)
-        answer = self._dataset.scanner(
-            columns=[],
-            nearest=nearest,
-            with_row_address=True,
-            row_addr_allowlist=mask,
-            disable_scoring_autoprojection=True,
-        ).to_table()
+        try:
+            answer = self._dataset.scanner(
+                columns=[],
+                nearest=nearest,
+                with_row_address=True,
+                row_addr_allowlist=mask,
+                disable_scoring_autoprojection=True,
+            ).to_table()
+        except (OSError, ValueError, RuntimeError) as error:  # pyarrow's errors are among these
+            raise VectorIndexError(f"Lance cannot search {self._kind}: {error}") from error
         address = answer["_rowaddr"].to_numpy().astype(np.int64)
         query = answer["query_index"].to_numpy().astype(np.int64)
         order = np.argsort(query, kind="stable")

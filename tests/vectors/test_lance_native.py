@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -121,6 +122,15 @@ def test_says_what_is_wrong(tmp_path, made):
         LanceNative("lance-ivf-xy")
     with pytest.raises(VectorIndexError, match="cannot read"):
         LanceNative("lance-ivf-rq").open(tmp_path, made.rows)
+
+
+def test_files_that_vanish_are_an_error_of_the_index(built, made, tmp_path):
+    kind, folder = built
+    shutil.copytree(folder, tmp_path / "a")
+    index = kind.open(tmp_path / "a", made.rows)
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(VectorIndexError, match="cannot search IVF_"):
+        index.candidates(made.queries, 10, index.efforts[-1])
 
 
 @settings(deadline=None, max_examples=25)
