@@ -240,8 +240,12 @@ class Indexes:
 
     def _parts(self, space: str, there: Path) -> tuple[list[str], NDArray[np.int64]]:
         """Parts that hold all vectors of this version, and their ids: another index's, or new."""
-        base = self.newest(space)
-        if base is not None and base.version == self._store.version and (base.ids >= 0).all():
+        for facts in self.facts(space):
+            base = None
+            if facts["version"] == self._store.version:
+                base = self.newest(space, facts["kind"])
+            if base is None or base.version != self._store.version or (base.ids < 0).any():
+                continue
             try:
                 base.rows.check()
                 return base.parts, base.ids

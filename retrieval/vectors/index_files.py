@@ -31,6 +31,7 @@ from retrieval.vectors.vector_file import VectorFile
 
 NOTE = "index.json"
 _IDS = "ids.bin"
+_STEPS = 10  # in which an index may be behind another
 _log = logging.getLogger(__name__)
 
 
@@ -142,7 +143,12 @@ def newest(
     opened: OpenIndex | None = None,
     without: Collection[Path] = (),
 ) -> OpenIndex | None:
-    """The index that holds the latest rows, the fastest of several; None if there is none.
+    """The best index for the rows of a version; None if there is none.
+
+    Of each kind the latest counts. Of these, those that reached their target come first; then
+    those that hold about as many rows as the latest of all (in steps of a tenth: the rows that one
+    has not are scanned beside it, and which are dead or replaced its note does not tell); then the
+    fastest.
 
     One that is proven damaged is thrown away, with a warning, and the next best is taken. One that
     cannot be used now, or that a newer version of this software wrote, stays where it is.
@@ -155,7 +161,7 @@ def newest(
         opened: is not opened again if it is still the best.
         without: folders of indexes that are not to be used.
     """
-    for folder in _candidates(space, kind):
+    for folder in _best_first(_candidates(space, kind)):
         known = opened if opened is not None and opened.folder == folder else None
         try:
             facts = known.facts if known else folders.read_note(folder, NOTE)
@@ -210,19 +216,11 @@ def published(space: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def kinds(space: Path) -> list[str]:
     """Kinds of all indexes, whole or not, newest first."""
-    return list(dict.fromkeys(folder.name.rsplit("-", 2)[0] for folder in _candidates(space, None)))
+    return list(dict.fromkeys(_kind(folder.name) for folder in _candidates(space, None)))
 
 
 def _candidates(space: Path, kind: str | None) -> list[Path]:
-    """Index folders, latest version first, and of one version the fastest."""
-
-    def order(folder: Path) -> tuple[int, float]:
-        latency = float("inf")
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            measured = json.loads((folder / NOTE).read_bytes())["measured"]
-            latency = float(measured["latency_ms"])
-        return -int(folder.name.rsplit("-", 2)[1]), latency
-
+    """Index folders, latest version first."""
     try:
         found = [
             folder
@@ -232,8 +230,37 @@ def _candidates(space: Path, kind: str | None) -> list[Path]:
     except OSError:
         return []
     if kind is not None:
-        found = [folder for folder in found if folder.name.rsplit("-", 2)[0] == kind]
+        found = [folder for folder in found if _kind(folder.name) == kind]
+    return sorted(found, key=lambda folder: _version(folder.name) or 0, reverse=True)
+
+
+def _best_first(found: Sequence[Path]) -> list[Path]:
+    """Order folders, of which the latest version comes first, as :func:`newest` says."""
+    told = {folder: _told(folder) for folder in found}
+    kinds = [_kind(folder.name) for folder in found]
+    replaced = {folder: kinds.index(kinds[at]) < at for at, folder in enumerate(found)}
+    most = max(1, next((rows for rows, _, _ in told.values() if rows), 1))
+
+    def order(folder: Path) -> tuple[bool, bool, int, float]:
+        rows, missed, latency_ms = told[folder]
+        return replaced[folder], missed, _STEPS * max(0, most - rows) // most, latency_ms
+
     return sorted(found, key=order)
+
+
+def _told(folder: Path) -> tuple[int, bool, float]:
+    """Rows, whether the target was missed, and latency, as a note says that nobody checked yet."""
+    try:
+        facts = json.loads((folder / NOTE).read_bytes())
+        measured = facts["measured"]
+        missed = bool(measured["low"] < measured["target"])
+        return int(facts["rows"]), missed, float(measured["latency_ms"])
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
+        return 0, True, float("inf")
+
+
+def _kind(name: str) -> str:
+    return name.rsplit("-", 2)[0]
 
 
 def _version(name: str) -> int | None:

@@ -398,7 +398,31 @@ def test_purging_leaves_nothing_of_an_index_nor_of_one_that_was_never_finished(m
     assert not [p for p in (tmp_path / "c" / "indexes").rglob("*") if not p.name.endswith(".lock")]
 
 
-def test_the_fastest_of_the_latest_version_is_taken(made):
+ORDERS = [  # what notes say: kind, version, rows, low, latency_ms; the first is the best
+    [("b", 5, 1000, 0.99, 1.0), ("a", 5, 1000, 0.99, 2.0)],
+    [("a", 5, 1000, 0.99, 2.0), ("b", 5, 1000, 0.71, 1.0)],  # missed its target
+    [("b", 5, 1000, 0.71, 1.0), ("a", 5, 1000, 0.90, 2.0)],  # both did
+    [("a", 4, 990, 0.99, 1.0), ("b", 5, 1000, 1.0, 9.0)],  # hardly behind
+    [("b", 5, 1000, 1.0, 9.0), ("a", 4, 990, 0.97, 1.0)],
+    [("b", 5, 1000, 1.0, 9.0), ("a", 4, 700, 0.99, 1.0)],  # the other rows have to be scanned
+    [("a", 4, 1200, 0.99, 1.0), ("b", 5, 1000, 1.0, 9.0)],  # what is dead costs little
+    [("a", 5, 1000, 0.9, 9.0), ("a", 4, 1000, 0.99, 1.0)],  # replaced
+]
+
+
+@pytest.mark.parametrize("notes", ORDERS)
+def test_the_best_reached_its_target_is_hardly_behind_and_fast(tmp_path, notes):
+    there = []
+    for kind, version, n, low, latency_ms in notes:
+        there.append(tmp_path / f"{kind}-{version:012d}-0123")
+        there[-1].mkdir()
+        measured = {"low": low, "target": 0.98, "latency_ms": latency_ms}
+        text = json.dumps({"rows": n, "measured": measured})
+        (there[-1] / "index.json").write_text(text)
+    assert index_files._best_first(index_files._candidates(tmp_path, None)) == there
+
+
+def test_the_fastest_of_those_that_are_as_good_is_taken(made):
     made.restore()
     collection = made.open()
     for kind in KINDS:
