@@ -67,7 +67,7 @@ def _pieces(
 
 
 def _among(ids: NDArray[np.int64], allowed: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which ids are allowed; a few are looked up, so that not all allowed ones are read for them."""
+    """Which ids are allowed; a few are looked up, without reading all that are allowed."""
     if 4 * len(ids) >= len(allowed):
         return np.isin(ids, allowed, assume_unique=True)
     at = np.minimum(np.searchsorted(allowed, ids), len(allowed) - 1)
