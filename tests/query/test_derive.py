@@ -45,10 +45,14 @@ class Counting(ColourEncoder):
     """Counts the pictures it sees."""
 
     def __init__(self) -> None:
-        self.seen = 0
+        self._seen: list[int] = []
+
+    @property
+    def seen(self) -> int:
+        return sum(self._seen)
 
     def encode_images(self, images):
-        self.seen += len(images)
+        self._seen.append(len(images))  # several threads do
         return super().encode_images(images)
 
 
@@ -141,7 +145,7 @@ def test_another_fit_is_another_identity_and_the_same_fit_the_same(photos, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["pca", "whiten", "truncate"])
-@pytest.mark.parametrize(("dtype", "near"), [("float32", 2e-6), ("float16", 6e-4)])
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-5), ("float16", 6e-4)])
 def test_later_images_get_what_deriving_at_the_end_would_give(photos, tmp_path, kind, dtype, near):
     opened, encoder = made(photos, tmp_path / "c", dtype=dtype)
     space = opened.derive("colour", kind, DIM)
