@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -140,7 +140,7 @@ class Indexes:
                 say(f"{space}: building {each} of {n:,} vectors")
                 make = partial(self._make, each, rows, trial, target)
                 try:
-                    folder = self._publish(space, each, ids, parts, make, trained=n)
+                    folder = self._publish(space, each, ids, parts, make, asked=kind, trained=n)
                 except (VectorIndexError, RuntimeError, MemoryError) as error:
                     if each == kinds[-1]:
                         raise
@@ -151,7 +151,7 @@ class Indexes:
                     break
                 say(f"{space}: {each} surely reaches {facts['measured']['low']:.3f} only")
                 index_files.discard(folder)
-            self._sweep(space, there, folder)
+            self._sweep(space, there, folder, kind)
         self.keep_records()
         return facts
 
@@ -166,12 +166,13 @@ class Indexes:
         """
         there = self.folder(space)
         done, kinds = [], [kind for kind in index_files.kinds(there) if kind in KINDS]
+        told = {facts["kind"]: facts for facts in reversed(self.facts(space))}
         for kind in kinds:
             base = self.newest(space, kind)
             if base is not None:
                 done.append(self._update(space, base, tell))
             elif kind not in index_files.kinds(there):  # it was damaged, and thrown away just now
-                self.build(space, kind, tell=tell)
+                self._build_again(space, told.get(kind, {}), kind, tell)
                 done.append(True)
         if done or not choose.wanted(self._store.embedded(space), self._store.space(space).dim):
             return any([*done, self.keep_records()])
@@ -198,8 +199,15 @@ class Indexes:
         if due == "fold":
             return self._fold(space, base)
         if due == "build":
-            self.build(space, base.kind, tell=tell)
+            self._build_again(space, base.facts, base.kind, tell)
         return due == "build"
+
+    def _build_again(
+        self, space: str, facts: Mapping[str, Any], kind: str, tell: Tell | None
+    ) -> None:
+        """Build what was asked for, with its target; just the kind where no note tells."""
+        target = facts["measured"]["target"] if facts else choose.TARGET
+        self.build(space, facts.get("asked", kind), target=target, tell=tell)
 
     def _due(self, space: str, base: OpenIndex) -> Literal["nothing", "fold", "build"]:
         view = first_view(self._store, space, base)
@@ -316,11 +324,10 @@ class Indexes:
                 return {fact: base.facts[fact] for fact in ("effort", "measured", "tried")}
 
             old = base.ids if view.dead is None else np.where(view.dead, -1, base.ids)
+            ids, asked = np.concatenate([old, ids]), base.facts.get("asked", base.kind)
             trained = int(base.facts["trained"])
-            folder = self._publish(
-                space, base.kind, np.concatenate([old, ids]), parts, make, trained=trained
-            )
-            self._sweep(space, there, folder)
+            folder = self._publish(space, base.kind, ids, parts, make, asked=asked, trained=trained)
+            self._sweep(space, there, folder, asked)
         return True
 
     def _publish(
@@ -331,12 +338,14 @@ class Indexes:
         parts: list[str],
         make: Callable[[Path], dict[str, Any]],
         *,
+        asked: str,
         trained: int,
     ) -> Path:
         facts = {
             "owner": self._owner(space),
             "version": self._store.version,
             "images": self._store.count(),
+            "asked": asked,
             "trained": trained,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -347,14 +356,19 @@ class Indexes:
         _log.warning("an index is damaged and will be built again: %s", error)
         index_files.discard(base.folder)
 
-    def _sweep(self, space: str, there: Path, latest: Path) -> None:
-        """Keep the newest index of each kind, and those of newer versions of this software."""
+    def _sweep(self, space: str, there: Path, latest: Path, asked: str) -> None:
+        """Keep the newest index of each kind, and those of newer versions of this software.
+
+        Of those that auto chose only the latest stays, whatever the kind.
+        """
         kept, kinds = [latest], {latest.name.rsplit("-", 2)[0]}
         owner = self._owner(space)
         for folder, facts in index_files.published(there):
             if facts["format"] > folders.FORMAT:
                 kept.append(folder)
-            elif facts["owner"] == owner and facts["kind"] not in kinds:
+            elif facts["owner"] != owner or facts.get("asked") == asked == "auto":
+                continue
+            elif facts["kind"] not in kinds:
                 kept.append(folder)
                 kinds.add(facts["kind"])
         index_files.sweep(there, kept)

@@ -273,6 +273,33 @@ def test_auto_goes_on_to_the_next_kind_where_one_cannot_be_built(tmp_path, monke
     assert kept == built | {"behind": 0}
 
 
+@pytest.mark.skipif(len(KINDS) < 3, reason="needs FAISS")
+def test_what_was_asked_for_is_asked_for_again_when_an_index_is_renewed(tmp_path, monkeypatch):
+    monkeypatch.setattr(indexing, "_FOLD_ROWS", 5)
+    small, large = KINDS[0], KINDS[-1]
+    monkeypatch.setattr(choose, "kinds_for", lambda n, *_: [small if n < 250 else large])
+    store = new(tmp_path / "c")
+    store.upsert(rows(range(100), unit(1, 100)))
+    collection = Collection(store)
+    collection.build_index(SPACE, target=0.3)
+    collection.build_index(SPACE, KINDS[1], target=0.4)
+    seen = []
+    for n in (120, 140, 300):  # two are folded in
+        store.upsert(rows(range(n), unit(1, n)))
+        assert collection.update_indexes()
+        seen.append({f["kind"]: (f["asked"], _target(f)) for f in collection.indexes(SPACE)})
+    also = {KINDS[1]: (KINDS[1], 0.4)}
+    assert seen == [{small: ("auto", 0.3)} | also] * 2 + [{large: ("auto", 0.3)} | also]
+    for note in (tmp_path / "c" / "indexes").rglob("ids.bin"):
+        note.write_bytes(b"damaged")
+    assert collection.update_indexes()
+    assert {f["kind"]: (f["asked"], _target(f)) for f in collection.indexes(SPACE)} == seen[-1]
+
+
+def _target(facts: dict) -> float:
+    return facts["measured"]["target"]
+
+
 def test_an_index_of_a_collection_that_was_here_before_is_not_used(tmp_path) -> None:
     store = new(tmp_path / "old")
     store.upsert(rows(range(50), unit(1, 50)))
