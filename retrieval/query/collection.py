@@ -392,6 +392,6 @@ class Collection(Encoding):
             try:
                 size = self._searcher.size(view, asked.where)
                 return self._judge.judge(view, asked, ids, size)
-            except VectorIndexError:
-                self._searcher.views.distrust(view)
+            except VectorIndexError as error:
+                self._searcher.views.distrust(view, error)
         return None

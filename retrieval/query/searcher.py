@@ -100,9 +100,9 @@ class Searcher:
                 if allowed is None and index is None:
                     self.live_recall.watch(view, queries, found)
                 return found, view.version
-            except VectorIndexError:
+            except VectorIndexError as error:
                 with self._lock:
-                    self.views.distrust(view)
+                    self.views.distrust(view, error)
 
     def size(self, view: View | None, where: str | None) -> int:
         """How many images of ``view`` a filter leaves to be searched; under the lock."""

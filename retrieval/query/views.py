@@ -63,10 +63,10 @@ class Views:
             self._update_behind(space, len(view.base.ids), len(view.fresh[0]))
         return view
 
-    def distrust(self, view: View, error: VectorIndexError | None = None) -> None:
-        """Never use the index of ``view`` again: it failed with ``error``, or is damaged."""
+    def distrust(self, view: View, error: VectorIndexError) -> None:
+        """Never use the index of ``view`` again: it failed with ``error``."""
         if view.base is not None:
-            self._distrust(view.base, error or DamagedIndex("its vectors are damaged"))
+            self._distrust(view.base, error)
         self._views.clear()
 
     def forget(self) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import retrieval
 from indexers import ingest
 from retrieval import Ranking, Term
+from retrieval.query import Collection
+from retrieval.store import Store
+from retrieval.types import Space
 
 PHOTOS = 150
 NONSENSE = [
@@ -62,6 +66,7 @@ def test_a_filter_and_another_order_keep_the_verdict_honest(shop):
 def test_nothing_is_said_where_nothing_can_be_known(shop, tmp_path, shared_data):
     vector = np.ones(256)
     assert shop.search(vector=vector).verdict is None
+    assert shop.search(negative=["shoes"]).verdict is None
     mixed = [Term("shoes"), Term(vector=vector, weight=2.0)]
     assert shop.search(terms=mixed, space="pocket-text").verdict is None
     few = sorted(shared_data("clothing").rglob("*.jpg"))[:12]
@@ -79,3 +84,25 @@ def test_a_collection_that_grows_is_judged_anew(shop, tmp_path, shared_data):
     assert collection.search(image=photo).verdict == "no good match"
     ingest(sorted(shared_data("coco128").rglob("*.jpg"))[:60], tmp_path / "c")
     assert collection.search(image=photo).verdict == "good match"
+
+
+def test_damage_that_shows_only_when_an_answer_is_judged_costs_no_answer(tmp_path):
+    store = Store.create(tmp_path / "c", [Space("s", "e", "w", "p", "cls", 32, ("image",))])
+    rows = np.random.default_rng(0).standard_normal((2000, 32)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 32)
+    ids, uris = np.arange(len(rows)), [f"/photos/{i}.jpg" for i in range(len(rows))]
+    flags = pa.array([True] * len(rows))
+    store.upsert(pa.table({"image_id": ids, "uri": uris, "vector_s": flat, "embedded_s": flags}))
+    Collection(store).build_index("s", "ivf-flat")
+    before = [hit.image for hit in Collection(store.again()).search(image_id=7)]
+    (vectors,) = (tmp_path / "c").rglob("vectors.bin")
+    content = bytearray(vectors.read_bytes())
+    places = range(100, len(content), 16_384)
+    for at in places:  # every block but those of the hits, which the search itself reads
+        if not any(abs(at // 128 - image.image_id) < 256 for image in before):
+            content[at] ^= 1
+    vectors.write_bytes(content)
+    hits = Collection(store.again()).search(image_id=7)
+    assert [hit.image for hit in hits] == before
+    assert hits.verdict == "good match"
