@@ -228,7 +228,7 @@ def test_ctrl_c_commits_what_is_done_and_the_next_run_goes_on(tmp_path):
     )
     while child.poll() is None and not (path / "manifest.lance").exists():
         time.sleep(0.05)
-    time.sleep(2)  # past the start, far from the end
+    time.sleep(0.6)  # past the start, far from the end
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=120)
     assert child.returncode == 130 and "interrupted" in err, err
