@@ -236,7 +236,7 @@ def test_searches_never_miss_and_never_resurrect() -> None:
 
 @pytest.mark.slow
 def test_searches_never_miss_and_never_resurrect_at_length() -> None:
-    run(400, 50)
+    run(40, 40)
 
 
 @pytest.mark.parametrize("kind", KINDS)
