@@ -165,8 +165,11 @@ def test_quantised_graphs_are_made_once(opened, monkeypatch):
     np.testing.assert_array_equal(
         again.encode_images(varied()[:3]), first.encode_images(varied()[:3])
     )
-    with pytest.raises(AssertionError, match="made again"):
-        build(checkpoint, parse("openvino-int8"), "cpu", varied()[1:5])
+    # The pictures that came first calibrate it, so that the next run has the same network.
+    other = build(checkpoint, parse("openvino-int8"), "cpu", varied()[1:5])
+    np.testing.assert_array_equal(
+        other.encode_images(varied()[:3]), first.encode_images(varied()[:3])
+    )
 
 
 @pytest.mark.parametrize("plan", ["onnxruntime-fp32", "openvino-fp32", "fp32", "int8"])
