@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search import SPACE, Task
+from benchmarks.search_task import SPACE, Task
 from retrieval import settings
 from retrieval.query.view import View
 from retrieval.vectors import nearest

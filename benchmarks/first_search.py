@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import SPACE, Task
+from benchmarks.search_task import SPACE, Task
 from retrieval import settings
 
 RESULTS = Path(__file__).parent / "results" / "first_search.json"
