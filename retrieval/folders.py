@@ -99,6 +99,13 @@ def read_note(folder: Path, note: str) -> dict[str, Any]:
     return facts
 
 
+def changed_at(folder: Path) -> int:
+    """A number that changes when something in ``folder`` appears or goes; 0 where there is none."""
+    with contextlib.suppress(OSError):
+        return folder.stat().st_mtime_ns
+    return 0
+
+
 def digest(path: Path) -> str:
     """BLAKE2b-128 of a file's content, 32 hex digits."""
     with path.open("rb") as file:

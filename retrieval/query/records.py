@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from retrieval import folders
 from retrieval.query import record_file
 from retrieval.query.indexing import Indexes
 from retrieval.query.record_file import Damaged, RecordFile
@@ -63,7 +63,7 @@ class Records:
         version = self._store.version
         if self._seen is None or self._seen[0] != version:
             self._folder = Indexes(self._store).records
-        now = (version, _changed_at(self._folder))
+        now = (version, folders.changed_at(self._folder))
         if now == self._seen:
             return self._file
         file = record_file.newest(self._folder, self._store, self._file)
@@ -95,10 +95,3 @@ def _among(ids: NDArray[np.int64], there: NDArray[np.int64]) -> NDArray[np.bool_
         return np.zeros(len(ids), dtype=bool)
     places = np.minimum(np.searchsorted(there, ids), len(there) - 1)
     return np.equal(there[places], ids)
-
-
-def _changed_at(folder: Path) -> int:
-    """Changes when a file appears or goes."""
-    with suppress(OSError):
-        return folder.stat().st_mtime_ns
-    return 0

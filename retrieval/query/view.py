@@ -6,7 +6,6 @@ that the table says have changed since; moving it on to the next version reads o
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +18,6 @@ from retrieval.vectors.index_files import OpenIndex
 from retrieval.vectors.search import merge, search
 from retrieval.vectors.vector_file import unit_float32
 
-_log = logging.getLogger(__name__)
 Ids = NDArray[np.int64]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
 from pathlib import Path
 
+from retrieval import folders
 from retrieval.errors import DamagedIndex, VectorIndexError
 from retrieval.query.indexing import Indexes, fold_due
 from retrieval.query.view import View, first_view, moved
@@ -113,9 +113,7 @@ class Views:
 
     def _stamp(self, space: str) -> int:
         """Changes when an index of the space appears or goes."""
-        with suppress(OSError):
-            return self._indexes.folder(space).stat().st_mtime_ns
-        return 0
+        return folders.changed_at(self._indexes.folder(space))
 
     def _update_behind(self, space: str, rows: int, fresh: int) -> None:
         busy = self._building is not None and self._building.is_alive()
