@@ -23,6 +23,7 @@ from retrieval import folders
 from retrieval.store import Store, records
 from retrieval.types import ImageRecord
 from retrieval.vectors import index_files
+from retrieval.vectors.sorted_ids import places
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,8 +82,7 @@ class RecordFile:
 
     def places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where each of ``ids`` is among :attr:`ids`; -1 where it is not."""
-        places = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return np.where(self.ids[places] == ids, places, -1)
+        return places(self.ids, ids)
 
     def records(self, places: NDArray[np.int64]) -> list[ImageRecord]:
         """The records at some places of :attr:`ids`.

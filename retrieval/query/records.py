@@ -14,6 +14,7 @@ from retrieval.query.record_file import Damaged, RecordFile
 from retrieval.store import Store
 from retrieval.store.rowids import as_ids
 from retrieval.types import ImageRecord
+from retrieval.vectors.sorted_ids import places
 
 _NOTHING = np.empty(0, dtype=np.int64)
 
@@ -44,14 +45,14 @@ class Records:
         file = self._current()
         if file is None or len(wanted) == 0:
             return self._store.records(wanted)
-        places = file.places(wanted)
-        kept = places >= 0
+        at = file.places(wanted)
+        kept = at >= 0
         if self._stale is not None:
-            kept &= ~self._stale[places]
+            kept &= ~self._stale[at]
         try:
             if kept.all():
-                return file.records(places)
-            found = iter(file.records(places[kept]))
+                return file.records(at)
+            found = iter(file.records(at[kept]))
         except Damaged as error:
             record_file.discard(file.folder, error)
             self._file = None
@@ -79,19 +80,11 @@ class Records:
         """Find what the file does not know: what changed up to ``version``, and what went."""
         changed = self._store.changed(self._version)
         stale = np.zeros(len(file.ids), dtype=bool) if self._stale is None else self._stale
-        places = file.places(changed)
-        stale[places[places >= 0]] = True
+        at = file.places(changed)
+        stale[at[at >= 0]] = True
         since = np.union1d(self._since, changed)
         if len(stale) - np.count_nonzero(stale) + len(since) != self._store.count():
             there = self._store.ids()  # fewer than could be: some are gone
-            stale |= ~_among(file.ids, there)
-            since = since[_among(since, there)]
+            stale |= places(there, file.ids) < 0
+            since = since[places(there, since) >= 0]
         self._version, self._stale, self._since = version, stale if stale.any() else None, since
-
-
-def _among(ids: NDArray[np.int64], there: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of ``ids`` are in the sorted ``there``."""
-    if len(there) == 0:
-        return np.zeros(len(ids), dtype=bool)
-    places = np.minimum(np.searchsorted(there, ids), len(there) - 1)
-    return np.equal(there[places], ids)

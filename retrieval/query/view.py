@@ -16,6 +16,7 @@ from retrieval.types import Neighbors
 from retrieval.vectors import Block, nearest
 from retrieval.vectors.index_files import OpenIndex
 from retrieval.vectors.search import merge, search
+from retrieval.vectors.sorted_ids import places
 from retrieval.vectors.vector_file import unit_float32
 
 Ids = NDArray[np.int64]
@@ -167,9 +168,9 @@ def _same(view: View, ids: Ids, vectors: NDArray[np.float32]) -> NDArray[np.bool
     if len(view.fresh[0]) and len(ids):
         order = np.argsort(view.fresh[0])
         known = view.fresh[0][order]
-        places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        held = np.flatnonzero(known[places] == ids)
-        same[held] |= (view.fresh[1][order[places[held]]] == vectors[held]).all(axis=1)
+        at = places(known, ids)
+        held = np.flatnonzero(at >= 0)
+        same[held] |= (view.fresh[1][order[at[held]]] == vectors[held]).all(axis=1)
     return same
 
 

@@ -27,6 +27,7 @@ from retrieval.errors import DamagedIndex, RetrievalError, VectorIndexError
 from retrieval.vectors import vector_file
 from retrieval.vectors.base import Effort, Positions, VectorIndex
 from retrieval.vectors.kinds import backend
+from retrieval.vectors.sorted_ids import places
 from retrieval.vectors.vector_file import VectorFile
 
 NOTE = "index.json"
@@ -79,8 +80,8 @@ class OpenIndex:
         known, at = self._by_id
         if len(known) == 0:
             return np.full(len(ids), -1, dtype=np.int64)
-        places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        return np.where(known[places] == ids, at[places], -1)
+        found = places(known, ids)
+        return np.where(found >= 0, at[found], -1)
 
     @cached_property
     def _by_id(self) -> tuple[NDArray[np.int64], Positions]:
