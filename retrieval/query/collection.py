@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.encoders import TextEncoder
 from retrieval.errors import QueryError, VectorIndexError, VersionGone
 from retrieval.images import ImageInput
 from retrieval.query import checks
-from retrieval.query.background import background
-from retrieval.query.encoding import Encoding
 from retrieval.query.explain import Explanation, explain
+from retrieval.query.indexed import Indexed
 from retrieval.query.indexing import Indexes
 from retrieval.query.judge import Judge, Question
-from retrieval.query.measure import measure
 from retrieval.query.ranking import Ranking
 from retrieval.query.records import Records
 from retrieval.query.relevance import Judgement
-from retrieval.query.searcher import Searcher
-from retrieval.query.space_vectors import SpaceVectors
 from retrieval.query.spaces import choose_space
 from retrieval.query.terms import Term, compose, gather
-from retrieval.query.view import View
 from retrieval.store import Store
-from retrieval.types import Embeddings, Hit, Hits, ImageRecord, Neighbors
-from retrieval.vectors import choose
-from retrieval.vectors.tune import Measurement
+from retrieval.types import Hit, Hits, ImageRecord, Neighbors
 
-_MOST_NEIGHBORS = 1 << 28  # of all queries of one call
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
 
-class Collection(Encoding):
+class Collection(Indexed):
     """One set of images, its vectors, and the answers to queries about them.
 
     Every answer is true for the newest version of the collection at the moment of the call: a
@@ -47,14 +38,8 @@ class Collection(Encoding):
     def __init__(self, store: Store) -> None:
         """Stand on an open ``store``; people call :func:`retrieval.open`."""
         super().__init__(store)
-        self._searcher = Searcher(store, self._lock)
         self._records = Records(store)
         self._judge = Judge()
-
-    @property
-    def uri(self) -> str:
-        """Path or URI."""
-        return self.store.uri
 
     @property
     def version(self) -> int:
@@ -165,126 +150,6 @@ class Collection(Encoding):
         encoder = self.encoder(chosen.name)
         return explain(self.store, self.spaces, chosen, encoder, image_id, asked)
 
-    def neighbors(
-        self,
-        queries: Embeddings,
-        space: str,
-        *,
-        k: int,
-        where: str | None = None,
-        index: str | None = None,
-    ) -> Neighbors:
-        """The nearest images to unit vectors ``[q, dim]`` of ``space``, with exact scores.
-
-        Without an index they are the nearest for sure; an index may miss some, as often as
-        :meth:`status` says that it was measured to.
-
-        Returns:
-            Neighbours ``[q, k]``; see :class:`retrieval.types.Neighbors`.
-
-        Raises:
-            QueryError: if the shape does not fit the space, k < 1, or the answer were too large.
-            UnknownSpace: if there is no such space.
-            FilterError: if ``where`` does not parse or fit the columns.
-            VectorIndexError: if ``index`` is no kind, or the space has none of it.
-        """
-        if k < 1:
-            raise QueryError(f"k is at least 1, not {k}")
-        if len(queries) * k > _MOST_NEIGHBORS:
-            raise QueryError(f"{len(queries)} × {k} neighbours are too many for memory")
-        found = self._searcher.neighbors(queries, space, k, where, index)[0]
-        missing = ((0, 0), (0, k - found.ids.shape[1]))
-        return Neighbors(
-            np.pad(found.ids, missing, constant_values=-1),
-            np.pad(found.scores, missing, constant_values=-np.inf),
-        )
-
-    def vectors(self, space: str) -> SpaceVectors:
-        """All vectors of a space as they are now: range queries, pairs, the graph of neighbours.
-
-        Raises:
-            UnknownSpace: if there is no such space.
-            VectorIndexError: if they are too many for memory and there is no index to map them.
-        """
-        with self._lock:
-            return SpaceVectors(self._view(space))
-
-    def build_index(
-        self,
-        space: str,
-        kind: str = "auto",
-        *,
-        target: float = choose.TARGET,
-        tell: Callable[[str], None] | None = None,
-    ) -> dict[str, Any]:
-        """Make an index of a space anew; searches go on meanwhile and take it when it is there.
-
-        Args:
-            space: name of the space.
-            kind: kind of index; ``auto`` takes the first that reaches ``target`` of those that
-                suit the number of vectors.
-            target: ann_recall_at_10 that the index is to reach, as measured on the space's own
-                vectors.
-            tell: called with a line about each step.
-
-        Returns:
-            What was built and measured: ``kind``, ``rows``, ``measured``, ….
-
-        Raises:
-            VectorIndexError: if there is no such kind, it cannot be used here, or there is no room.
-        """
-        return Indexes(self.store.again(), self._texts).build(space, kind, target=target, tell=tell)
-
-    def indexes(self, space: str) -> list[dict[str, Any]]:
-        """What each index of a space says of itself: kind, rows, version, what was measured.
-
-        Newest first. ``behind`` is the number of rows that are new or changed since, which a search
-        scans beside it, or that are gone. One that is damaged, or of a kind that cannot be used
-        here, is left out.
-        """
-        found = []
-        with self._lock:
-            self.store.refresh()
-            for facts in Indexes(self.store).facts(space):
-                with suppress(VectorIndexError):
-                    view = self._searcher.views.at_version(space, facts["kind"])
-                    gone = 0 if view is None or view.dead is None else int(view.dead.sum())
-                    behind = 0 if view is None else len(view.fresh[0]) + gone
-                    found.append({**facts, "behind": behind})
-        return found
-
-    def measure_index(self, space: str, kind: str | None = None) -> Measurement:
-        """How good and fast searches of a space are now, against comparing all vectors.
-
-        Args:
-            space: name of the space.
-            kind: kind of the index that answers; by default the best there is.
-
-        Raises:
-            UnknownSpace: if there is no such space.
-            VectorIndexError: if there is no index of that kind, or none at all where the vectors
-                do not fit into memory.
-        """
-        with self._lock:
-            view, texts = self._view(space, kind), self._texts(space)
-        return measure(view, texts)
-
-    def live_recall(self) -> tuple[float | None, int]:
-        """Share of the true neighbours that real searches found, and how many were checked.
-
-        One of a thousand searches that an index answered without a filter is answered again by
-        comparing all vectors, in the background. None where none was checked yet.
-        """
-        return self._searcher.live_recall.result()
-
-    def update_indexes(self, *, tell: Callable[[str], None] | None = None) -> bool:
-        """Take new rows into the indexes where that is due, and index spaces that became large.
-
-        Answers are right without it; it keeps them quick. True if anything was written.
-        """
-        indexes = Indexes(self.store.again(), self._texts)
-        return any([indexes.update(space, tell=tell) for space in self.spaces])
-
     def get(self, image_id: int) -> ImageRecord:
         """The record of one image.
 
@@ -333,22 +198,6 @@ class Collection(Encoding):
         """
         with self._lock:
             return checks.self_test(self, sample)
-
-    def _view(self, space: str, kind: str | None = None) -> View:
-        self.store.refresh()
-        self.store.space(space)
-        view = self._searcher.views.at_version(space, kind)
-        if view is None:
-            raise VectorIndexError(
-                f"the vectors of {space!r} do not fit into memory; an index maps them: "
-                f"retrieval index -c {self.uri} --index auto"
-            )
-        return view
-
-    def _texts(self, space: str) -> Embeddings | None:
-        """Vectors of varied texts, where the space's encoder is at hand and reads texts."""
-        encoder = self._encoders.get(space)
-        return background(encoder).scenes if isinstance(encoder, TextEncoder) else None
 
     def _answer(
         self,
