@@ -33,6 +33,8 @@ _RECORDS, _SUMS, _IDS = "records.arrow", "sums.bin", "ids.bin"
 _BATCH_ROWS = 2_048
 _FEWEST = 10_000  # images; the engine reads ten records of fewer about as quickly
 _CHANGED_SHARE = 0.02  # of rows that the engine has to read before the file is written anew
+_DAMAGE = (FileNotFoundError, ValueError, TypeError, KeyError)
+"""What says that files are not as they were written; any other error may pass."""
 _log = logging.getLogger(__name__)
 
 
@@ -124,9 +126,11 @@ def newest(parent: Path, store: Store, opened: RecordFile | None = None) -> Reco
             return opened
         try:
             return RecordFile(folder, folders.read_note(folder, NOTE))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except _DAMAGE as error:
             if folder.exists():  # not replaced by another process at this moment
                 discard(folder, error)
+        except OSError as error:
+            _log.warning("the records in %s cannot be used now: %s", folder, error)
     return None
 
 
@@ -174,9 +178,11 @@ def _usable(parent: Path, store: Store) -> Iterator[Path]:
                 facts = folders.read_note(folder, NOTE)
                 if facts["owner"] == wanted and facts["version"] <= store.version:
                     yield folder
-            except (OSError, ValueError, TypeError, KeyError) as error:
+            except _DAMAGE as error:
                 if folder.exists():
                     discard(folder, error)
+            except OSError as error:
+                _log.warning("the records in %s cannot be used now: %s", folder, error)
 
 
 def _owner(store: Store) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -350,3 +351,19 @@ def test_damage_after_opening_is_found_before_it_is_read(store: Store) -> None:
     assert records.of([39]) == store.records([39])
     assert not folder.exists()
     check(records, store)
+
+
+def test_what_may_pass_throws_nothing_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def none_left(path: str) -> object:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    [folder] = folders_of(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(pa, "memory_map", none_left)
+        with caplog.at_level(logging.WARNING):
+            assert Records(store).of(range(N)) == store.records(range(N))
+    assert "cannot be used now" in caplog.text
+    assert folders_of(store) == [folder]
+    check(Records(store), store)
