@@ -28,7 +28,7 @@ class Loader:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         """See :func:`retrieval.encoders.load` for ``precision``, ``sample`` and ``tell``."""
-        self._precision = precision
+        self.precision = precision
         self._sample = sample
         self._tell = tell
         self._loaded: dict[str, Encoder] = {}
@@ -39,7 +39,7 @@ class Loader:
             return resolve(encoder)
         if encoder not in self._loaded:
             self._loaded[encoder] = load(
-                encoder, precision=self._precision, sample=self._sample, tell=self._tell
+                encoder, precision=self.precision, sample=self._sample, tell=self._tell
             )
         return self._loaded[encoder]
 
@@ -102,7 +102,7 @@ def encoders_for(
         else:
             new.append(encoder)
     there = [
-        collection.encoder(name, loader)
+        collection.encoder(name, loader, precision=loader.precision)
         for name, space in collection.spaces.items()
         if space.base is None or not dry_run  # what is derived costs a dry run's files nothing
     ]

@@ -20,6 +20,7 @@ class Encoding:
         """Stand on an open ``store``."""
         self.store = store
         self._encoders: dict[str, Encoder] = {}
+        self._precisions: dict[str, str] = {}  # of the encoders that were loaded for a precision
         self._lock = threading.RLock()
 
     @property
@@ -62,21 +63,33 @@ class Encoding:
             self.store.refresh()
         return made
 
-    def encoder(self, space: str, load: Callable[[str], Encoder] = load) -> Encoder:
+    def encoder(
+        self,
+        space: str,
+        load: Callable[[str], Encoder] = load,
+        *,
+        precision: str | None = None,
+    ) -> Encoder:
         """The encoder that belongs to ``space``, loaded once and checked against the collection.
 
         Args:
             space: name of the space.
             load: loads an encoder by name, if this object does not hold it yet.
+            precision: that ``load`` loads for; an encoder that was loaded for another one is
+                loaded again, unless :meth:`use` was given it. None takes any.
         """
         with self._lock:
-            if space not in self._encoders:
+            held = self._precisions.get(space, precision)
+            if space not in self._encoders or precision not in (None, held):
                 found = self.store.space(space)
                 self._encoders[space] = (
                     encoder_of(found, load)
                     if found.base is None
-                    else encoder_of_derived(self.store, found, self.encoder(found.base, load))
+                    else encoder_of_derived(
+                        self.store, found, self.encoder(found.base, load, precision=precision)
+                    )
                 )
+                self._precisions[space] = precision or "fp32"
             return self._encoders[space]
 
     def use(self, encoder: Encoder) -> None:
@@ -89,3 +102,4 @@ class Encoding:
         with self._lock:
             check_identity(self.store.space(encoder.spec.name), encoder)
             self._encoders[encoder.spec.name] = encoder
+            self._precisions.pop(encoder.spec.name, None)

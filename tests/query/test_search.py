@@ -268,3 +268,21 @@ def test_a_deleted_image_leaves_no_failure_and_after_a_purge_no_trace(tmp_path):
     collection.delete(collection.store.ids(), purge=True)
     for file in (tmp_path / "c").rglob("*"):
         assert file.is_dir() or b"SECRET" not in file.read_bytes()
+
+
+def test_an_encoder_is_loaded_again_for_another_precision_only(collection):
+    opened = retrieval.open(collection.uri)
+    loaded = []
+
+    def load(name: str) -> ColourEncoder:
+        loaded.append(ColourEncoder())
+        return loaded[-1]
+
+    first = opened.encoder("colour", load)
+    assert opened.encoder("colour", load, precision="fp32") is first
+    quick = opened.encoder("colour", load, precision="int8")
+    assert quick is loaded[1] and opened.encoder("colour", load) is quick
+    assert opened.encoder("colour", load, precision="int8") is quick
+    assert opened.encoder("colour", load, precision="fp32") is loaded[2]
+    opened.use(own := ColourEncoder())
+    assert opened.encoder("colour", load, precision="int8") is own
