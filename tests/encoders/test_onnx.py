@@ -76,6 +76,7 @@ def test_a_missing_file_is_unavailable(tmp_path: Path) -> None:
 def test_says_what_runs() -> None:
     assert OnnxGraph(doubling()).runtime == RUNTIME == "onnxruntime-cpu-fp32"
     assert OnnxGraph(doubling(), precision="int8").runtime == "onnxruntime-cpu-int8"
+    assert OnnxGraph(doubling(), device="cpu:0").runtime == RUNTIME
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])

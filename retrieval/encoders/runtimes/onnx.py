@@ -58,14 +58,14 @@ class OnnxGraph:
                 device cannot be used.
         """
         providers = [_tensorrt(device, precision)] if tensorrt else []
-        if device != "cpu":
+        kind = device.split(":")[0]
+        if kind != "cpu":
             # fp32 means fp32: matrix products would else round their inputs to 10 bits (TF32).
             cuda = {"device_id": _number(device), "use_tf32": "0"}
             providers.append(("CUDAExecutionProvider", cuda))
         self._session = _session(source, threads, providers)
         self.inputs: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
-        kind = device.split(":")[0]
         self.runtime = f"{'tensorrt' if tensorrt else 'onnxruntime'}-{kind}-{precision}"
 
     def run(
