@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,12 @@ from PIL import Image
 from retrieval import settings
 from retrieval.encoders import DenseEncoder, Encoder, Preprocess, specs
 from retrieval.encoders.base import unit_rows
-from retrieval.errors import EncoderError, ImageError, QueryError
-from retrieval.images import content_hash, decode, load
+from retrieval.errors import EncoderError, QueryError
+from retrieval.images import load
+from retrieval.query.pictures import stored_picture
 from retrieval.query.terms import Term, compose
 from retrieval.store import Store
 from retrieval.types import ImageRecord, Space
-from retrieval.uris import path_of
 
 Heat = NDArray[np.float32]
 
@@ -87,7 +86,7 @@ def explain(
     [record] = store.records([image_id])
     vector = compose(terms, space, encoder, store)[0]
     own = unit_rows(store.vectors_of(space.name, [image_id]))[0]
-    view = _view(dense, *_stored(store, record))
+    view = _view(dense, *stored_picture(store, record))
     tokens = _tokens(dense, view)
     views = [_view_of(term, dense, store) for term in terms]
     others = [None if other is None else _tokens(dense, other) for other in views]
@@ -161,7 +160,7 @@ def _view_of(term: Term, encoder: DenseEncoder, store: Store) -> View | None:
     if term.image is not None:
         return _view(encoder, load(term.image, max_pixels=settings.load().max_pixels))
     if term.image_id is not None:
-        return _view(encoder, *_stored(store, store.records([term.image_id])[0]))
+        return _view(encoder, *stored_picture(store, store.records([term.image_id])[0]))
     return None
 
 
@@ -181,27 +180,3 @@ def _view(encoder: DenseEncoder, picture: Image.Image, note: str = "") -> View:
 
 def _tokens(encoder: DenseEncoder, view: View) -> Heat:
     return encoder.encode_patches([view.picture]).grid(0)
-
-
-def _stored(store: Store, record: ImageRecord) -> tuple[Image.Image, str]:
-    """The pixels of an image as it was indexed: its file, else its thumbnail and why."""
-    try:
-        return decode(_bytes(record), max_pixels=settings.load().max_pixels).image, ""
-    except (QueryError, ImageError, OSError) as error:
-        reason = str(error)
-    packed = store.thumbnails([record.image_id]).get(record.image_id)
-    if packed is None:
-        raise QueryError(f"{record.uri}: {reason}, and there is no thumbnail of it")
-    return decode(packed).image, f"{record.uri}: {reason}; what is shown is its thumbnail"
-
-
-def _bytes(record: ImageRecord) -> bytes:
-    path = path_of(record.uri)
-    if path is None:
-        raise QueryError("it is not a local file")
-    if not Path(path).is_file():
-        raise QueryError("the file is gone")
-    data = Path(path).read_bytes()
-    if content_hash(data) != record.content_hash:
-        raise QueryError("the file has changed since it was indexed")
-    return data
