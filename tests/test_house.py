@@ -32,7 +32,7 @@ INNER = {
     "query": _BASE | {"images", "encoders", "store", "vectors"},
 }
 HEAVY = {
-    "faiss", "huggingface_hub", "lance", "lancedb", "onnx", "onnxruntime", "open_clip", "openvino",
+    "cv2", "faiss", "huggingface_hub", "lance", "lancedb", "onnx", "onnxruntime", "open_clip", "openvino",
     "pandas", "pyarrow", "ray", "safetensors", "sklearn", "skimage", "streamlit", "timm",
     "tokenizers", "torch", "torchvision", "transformers", "umap",
 }  # fmt: skip
