@@ -13,7 +13,8 @@ from retrieval.query.view import View
 from retrieval.types import Embeddings, Neighbors
 from retrieval.vectors import Block
 from retrieval.vectors.base import Positions
-from retrieval.vectors.join import knn_graph, pairs_above
+from retrieval.vectors.graph import knn_graph
+from retrieval.vectors.join import pairs_above
 
 _SCAN_BYTES = 32 << 20
 _BLOCK_ROWS = 8192

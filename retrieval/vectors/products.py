@@ -215,8 +215,14 @@ def cosines(left: _Floats, right: _Floats) -> _Floats:
 
 
 def fastest() -> Products:
-    """Half precision where torch is here and this processor is faster with it, else float32."""
-    return Half() if find_spec("torch") and half_pays() else Full()
+    """Half precision where torch is here and finds it faster, on CUDA if it can; else float32."""
+    if not find_spec("torch"):
+        return Full()
+    import torch
+
+    if torch.cuda.is_available():
+        return Half(device="cuda")
+    return Half() if half_pays() else Full()
 
 
 def _margin(left: Held, right: Held, rounding: float) -> float:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from retrieval.vectors import join
-from retrieval.vectors.join import knn_graph, pairs_above
-from retrieval.vectors.products import Full, Half
+from retrieval.vectors import graph, join
+from retrieval.vectors.graph import knn_graph
+from retrieval.vectors.join import pairs_above, pairs_between
+from retrieval.vectors.products import Full, Half, fastest
 from tests.vectors.clusters import ArrayRows
 
 here = importlib.util.find_spec("torch") is not None
@@ -26,10 +27,11 @@ KINDS = [
 
 @pytest.fixture(params=KINDS, scope="module")
 def products(request):
-    before, join.fastest = join.fastest, request.param
+    before = join.fastest
+    join.fastest = graph.fastest = request.param
     request.param()  # imports torch, which takes longer than an example may
     yield request.param
-    join.fastest = before
+    join.fastest = graph.fastest = before
 
 
 def near_copies(rng, n, dim):
@@ -87,6 +89,48 @@ def test_pairs_are_those_of_brute_force(products, n, dim, threshold, start, memo
     assert [told[0] for told in done] == sorted({told[0] for told in done})
     if start < n:
         assert done[-1] == (n, n)
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(0, 60),
+    m=st.integers(0, 60),
+    dim=st.integers(1, 40),
+    threshold=st.floats(-1.0, 0.9999),
+    memory=st.sampled_from([1, 3000, 20_000, 1 << 20]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_pairs_between_are_those_of_brute_force(products, n, m, dim, threshold, memory, seed):
+    both = near_copies(np.random.default_rng(seed), n + m, dim)
+    left, right = both[:n], both[n:]
+    cosines = left.astype(np.float64) @ right.astype(np.float64).T
+    assume(not (np.abs(cosines - threshold) < 1e-6).any())
+    done = []
+    found = list(
+        pairs_between(
+            ArrayRows(left),
+            ArrayRows(right),
+            threshold,
+            memory_bytes=memory,
+            tell=lambda *told: done.append(told),
+        )
+    )
+    pairs = [pair for a, b, _ in found for pair in zip(a.tolist(), b.tolist(), strict=True)]
+    assert len(set(pairs)) == len(pairs), "a pair came twice"
+    assert set(pairs) == set(map(tuple, np.argwhere(cosines >= threshold).tolist()))
+    for a, b, score in found:
+        assert a.dtype == b.dtype == np.int64 and score.dtype == np.float32
+        np.testing.assert_allclose(score, cosines[a, b], atol=1e-6)
+    assert done == sorted(set(done)) and (not n or done[-1] == (n, n))
+
+
+@pytest.mark.skipif(not here, reason="torch")
+def test_a_graphics_processor_is_taken_where_torch_sees_one(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = fastest()
+    assert isinstance(found, Half) and found.device == "cuda" and found.score_bytes == 4
 
 
 def test_pairs_go_on_where_they_stopped(products):
@@ -182,6 +226,7 @@ def test_products_are_no_further_off_than_they_say(products, dim, left, right, s
 @pytest.mark.parametrize("threshold", [0.99, -1.0])
 def test_keeps_to_its_budget(threshold, monkeypatch):
     monkeypatch.setattr(join, "fastest", Full)
+    monkeypatch.setattr(graph, "fastest", Full)
     rows, budget = ArrayRows(near_copies(np.random.default_rng(0), 3000, 32)), 16 << 20
     tracemalloc.start()
     try:
