@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +19,7 @@ from retrieval.query.duplicates.evidence import Evidence, compare, look
 from retrieval.query.duplicates.looks import Look
 from retrieval.store import Store
 
+_UNSEEN = "no thumbnail to compare"
 _BATCH = 512
 """Pairs whose pictures are read together."""
 
@@ -62,6 +63,26 @@ class Comparer:
                 found.extend(self._batch(first[part], second[part], pool))
         return found
 
+    def against(self, seen: Sequence[Look], ids: ArrayLike) -> list[Evidence]:
+        """What each picture that is not stored has in common with a stored one.
+
+        Args:
+            seen: looks ``[m]``, as of a thumbnail of the picture.
+            ids: ids in ``store``, ``[m]``.
+
+        Raises:
+            QueryError: for an unknown id.
+        """
+        wanted = np.asarray(ids, np.int64).ravel()
+        found: list[Evidence] = []
+        with ThreadPoolExecutor(settings.cores(), thread_name_prefix="compare") as pool:
+            for start in range(0, len(wanted), _BATCH):
+                part = wanted[start : start + _BATCH].tolist()
+                looks = self._look(0, sorted(set(part)), pool)
+                others = [looks[0, i] for i in part]
+                found.extend(pool.map(_compared, seen[start : start + _BATCH], others))
+        return found
+
     def _batch(
         self, a: NDArray[np.int64], b: NDArray[np.int64], pool: ThreadPoolExecutor
     ) -> list[Evidence]:
@@ -81,9 +102,7 @@ class Comparer:
             if not differ[i]:
                 return Evidence("exact", "same bytes")
             x, y = looks[sides[0], int(a[i])], looks[sides[1], int(b[i])]
-            if x is None or y is None:
-                return Evidence("concept", "no thumbnail to compare")
-            found = compare(x, y)
+            found = Evidence("concept", _UNSEEN) if x is None else _compared(x, y)
             if found.tier == "copy":
                 return Evidence("copy", _sized(facts[0][i], facts[1][i]))
             return found
@@ -131,6 +150,10 @@ class _Looks:
             self._held += seen.nbytes
             while self._held > self._bound:
                 self._held -= self._looks.popitem(last=False)[1].nbytes
+
+
+def _compared(seen: Look, other: Look | None) -> Evidence:
+    return Evidence("concept", _UNSEEN) if other is None else compare(seen, other)
 
 
 def _looked(thumbnail: bytes | None) -> Look | None:
