@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Comparer:
         if len(first) != len(second):
             raise QueryError(f"pairs need as many ids on both sides: {len(first)}, {len(second)}")
         found: list[Evidence] = []
-        with ThreadPoolExecutor(settings.cores(), thread_name_prefix="compare") as pool:
+        with _workers() as pool:
             for start in range(0, len(first), _BATCH):
                 part = slice(start, start + _BATCH)
                 found.extend(self._batch(first[part], second[part], pool))
@@ -75,7 +76,7 @@ class Comparer:
         """
         wanted = np.asarray(ids, np.int64).ravel()
         found: list[Evidence] = []
-        with ThreadPoolExecutor(settings.cores(), thread_name_prefix="compare") as pool:
+        with _workers() as pool:
             for start in range(0, len(wanted), _BATCH):
                 part = wanted[start : start + _BATCH].tolist()
                 looks = self._look(0, sorted(set(part)), pool)
@@ -150,6 +151,18 @@ class _Looks:
             self._held += seen.nbytes
             while self._held > self._bound:
                 self._held -= self._looks.popitem(last=False)[1].nbytes
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """One thread a core; products of small matrices gain nothing by threads of their own."""
+    from threadpoolctl import threadpool_limits
+
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(settings.cores(), thread_name_prefix="compare") as pool,
+    ):
+        yield pool
 
 
 def _compared(seen: Look, other: Look | None) -> Evidence:
