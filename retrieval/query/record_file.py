@@ -186,8 +186,13 @@ def _usable(parent: Path, store: Store) -> Iterator[Path]:
 
 
 def _owner(store: Store) -> list[Any]:
-    """Whose a file is: the collection, and the columns it had."""
-    return [store.collection_id, *([field.name, str(field.type)] for field in store.columns())]
+    """Whose a file is: the collection, and the columns it had; made ones change for all at once."""
+    stamp = store.made.stamp()
+    return [
+        store.collection_id,
+        stamp,
+        *([field.name, str(field.type)] for field in store.columns()),
+    ]
 
 
 def _written(inside: Path, store: Store) -> dict[str, Any]:

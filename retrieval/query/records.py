@@ -29,7 +29,9 @@ class Records:
         """Of the collection that ``store`` holds."""
         self._store = store
         self._folder = Path()
-        self._seen: tuple[int, int] | None = None  # version and folder's time of the last look
+        self._seen: tuple[int, str, int] | None = (
+            None  # versions and folder's time of the last look
+        )
         self._file: RecordFile | None = None
         self._version = 0  # up to which the three below are known
         self._stale: NDArray[np.bool_] | None = None  # of the file's ids: changed since, or gone
@@ -64,7 +66,7 @@ class Records:
         version = self._store.version
         if self._seen is None or self._seen[0] != version:
             self._folder = Indexes(self._store).records
-        now = (version, folders.changed_at(self._folder))
+        now = (version, self._store.made.stamp(), folders.changed_at(self._folder))
         if now == self._seen:
             return self._file
         file = record_file.newest(self._folder, self._store, self._file)

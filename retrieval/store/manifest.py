@@ -19,10 +19,14 @@ SCHEMA_VERSION = "schema_version"
 _SPACE = "space:"
 _RAN = "ran:"
 _TRANSFORM = "transform:"
+_COLUMN = "column:"
 
 
 class Manifest:
-    """The ``manifest`` table; a key is written once and its first writer wins, versions aside."""
+    """The ``manifest`` table; a key is written once and its first writer wins.
+
+    Versions and made columns aside: of those the last one wins.
+    """
 
     def __init__(self, table: Table) -> None:
         """Wrap the open table."""
@@ -46,6 +50,11 @@ class Manifest:
         values.update({_SPACE + space.name: asdict(space) for space in spaces})
         table = Table.create(uri, _rows(values), storage_options)
         return None if table is None else cls(table)
+
+    @property
+    def version(self) -> int:
+        """Version that is read."""
+        return self._table.version
 
     def refresh(self) -> bool:
         """See the latest commit; True if there was one."""
@@ -126,6 +135,15 @@ class Manifest:
         """Remember that ``runtime`` computes vectors of ``space``."""
         ran = {"space": space, "runtime": runtime}
         self._table.insert(_rows({f"{_RAN}{space}:{runtime}": ran}), "key")
+
+    def columns(self) -> dict[str, Any]:
+        """What is remembered of made columns, by name."""
+        found = self._read(f"starts_with(key, '{_COLUMN}')")
+        return {key.removeprefix(_COLUMN): value for key, value in found.items()}
+
+    def set_columns(self, made: Mapping[str, Any]) -> None:
+        """Remember where columns come from, in one commit."""
+        self._table.upsert(_rows({_COLUMN + name: facts for name, facts in made.items()}), "key")
 
 
 def _rows(values: Mapping[str, Any]) -> Any:

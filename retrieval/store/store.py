@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from retrieval.errors import QueryError, UnknownSpace
 from retrieval.store import failures, filters, maintenance, opening, records, schema, uris
 from retrieval.store.derived import DerivedSpaces
+from retrieval.store.made import MadeColumns
 from retrieval.store.rowids import RowIds, as_ids
 from retrieval.store.vectors import VectorBlock, changed_since, matrix, scan
 from retrieval.types import ImageRecord, Space
@@ -30,6 +31,7 @@ class Store:
     Attributes:
         uri: absolute path or object-store URI.
         derived: the spaces whose vectors are made of another space's.
+        made: the columns that were made of the images.
     """
 
     def __init__(self, uri: str, tables: opening.Tables) -> None:
@@ -40,6 +42,7 @@ class Store:
         self._spaces = tables.manifest.spaces()
         self._row_ids = RowIds()
         self.derived = DerivedSpaces(tables)
+        self.made = MadeColumns(tables)
 
     @classmethod
     def create(
@@ -112,10 +115,10 @@ class Store:
 
         Costs two looks for a newer version where there is none.
         """
-        changed = [self._images.refresh(), self._tables.manifest.refresh()]
-        if any(changed):
+        changed = any([self._images.refresh(), self._tables.manifest.refresh()])
+        if changed:
             self._spaces = opening.heal(self._tables)
-        return any(changed)
+        return changed
 
     def space(self, name: str) -> Space:
         """The space called ``name``.
@@ -167,8 +170,10 @@ class Store:
             fields: of type bool, int64, double, string or timestamp[us].
 
         Raises:
-            CollectionError: for a system column's name, or a column of another type.
+            CollectionError: for a system column's name, a column that was made of the images, or
+                one of another type.
         """
+        self.made.refuse(fields.names)
         existing = self._images.snapshot.schema
         if len(new := schema.check_user_fields(fields, existing)):
             self._images.add_columns(new)
@@ -207,10 +212,9 @@ class Store:
         import pyarrow as pa
 
         wanted = np.unique(as_ids(ids))
-        if len(wanted) == 0:
-            return 0
-        keys = pa.table([pa.array(wanted)], schema=pa.schema([schema.images().field("image_id")]))
-        return self._images.delete(keys, "image_id")
+        key = pa.schema([schema.images().field("image_id")])
+        keys = pa.table([pa.array(wanted)], schema=key)
+        return self._images.delete(keys, "image_id") if len(wanted) else 0
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -242,14 +246,12 @@ class Store:
             FilterError: if ``where`` does not parse or fit the columns.
         """
         with self._images.reading() as dataset:
-            rows = dataset.to_table(columns=["image_id"], filter=_sql(where, dataset))
-        return np.sort(rows["image_id"].to_numpy())
+            return _matching(dataset, _sql(where, dataset))
 
     def changed(self, since: int) -> NDArray[np.int64]:
         """Sorted ids of the rows that were inserted or changed in any column after a version."""
         with self._images.reading() as dataset:
-            rows = dataset.to_table(columns=["image_id"], filter=changed_since(since))
-        return np.sort(rows["image_id"].to_numpy())
+            return _matching(dataset, changed_since(since))
 
     def rows(self, ids: ArrayLike, columns: Sequence[str]) -> pa.Table:
         """The given columns for ``ids``, in the order asked.
@@ -303,11 +305,7 @@ class Store:
     def vectors(
         self, space: str, *, block_rows: int = 65536
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """All vectors of a space, in blocks, in no order; all of one version.
-
-        Args:
-            space: name of the space.
-            block_rows: most rows a block has; a block is held in memory while it is used.
+        """All vectors of a space, in blocks of up to ``block_rows``, in no order; of one version.
 
         Yields:
             ids int64 ``[m]`` and vectors ``[m, dim]`` in the space's dtype, read-only.
@@ -377,9 +375,8 @@ class Store:
     def stats(self) -> dict[str, Any]:
         """Rows, versions, fragments and indexes by table; ``size_bytes`` for a local collection."""
         self._tables.failures.refresh()
-        return maintenance.stats(
-            self.uri, {"images": self._images, "failures": self._tables.failures}
-        )
+        tables = {"images": self._images, "failures": self._tables.failures}
+        return maintenance.stats(self.uri, tables)
 
     def _conform(self, rows: pa.Table, *, whole: bool) -> pa.Table:
         there = self._images.snapshot.schema
@@ -387,10 +384,14 @@ class Store:
 
     def _find(self, column: str, value: str) -> list[int]:
         with self._images.reading() as dataset:
-            rows = dataset.to_table(
-                columns=["image_id"], filter=f"{column} = {filters.quote_text(value)}"
-            )
-        return sorted(rows["image_id"].to_pylist())
+            found = _matching(dataset, f"{column} = {filters.quote_text(value)}")
+        return [int(image_id) for image_id in found]
+
+
+def _matching(dataset: Any, where: str | None) -> NDArray[np.int64]:
+    """Sorted ids."""
+    rows = dataset.to_table(columns=["image_id"], filter=where)
+    return np.sort(rows["image_id"].to_numpy())
 
 
 def _sql(where: str | None, dataset: Any) -> str | None:
