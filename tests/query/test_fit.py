@@ -1,0 +1,157 @@
+"""A fitted threshold finds known copies, and says what it may be expected to do."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import retrieval
+from indexers import ingest
+from retrieval.errors import EncoderError, QueryError
+from retrieval.query.duplicates.fit import (
+    GRID,
+    Fit,
+    Rehearsal,
+    affordable,
+    choose,
+    fit_labelled,
+    judge,
+    wilson,
+)
+from retrieval.query.duplicates.fitting import fit_threshold
+from tests.encoders_of_tests import ColourEncoder
+from tests.pictures import write_pictures
+
+TIERS = ("exact", "copy", "edited")
+
+
+def rehearsal(scores, false=(), candidates=None, verified=True) -> Rehearsal:
+    made = np.array(scores, dtype=np.float32)
+    few = np.zeros(len(GRID)) if candidates is None else candidates
+    names = [f"edit {i}" for i in range(made.shape[1])]
+    checked = np.broadcast_to(np.asarray(verified), made.shape)
+    return Rehearsal(names, made, checked, np.array(false, dtype=np.float32), few)
+
+
+def test_it_is_the_highest_that_finds_nearly_all_without_strangers():
+    copies = np.linspace(0.8, 0.999, 1000).reshape(-1, 2)
+    threshold, note = choose(rehearsal(copies))
+    assert threshold == pytest.approx(0.8, abs=0.002) and not note
+    crowded, note = choose(rehearsal(copies, false=[0.85] * 100))
+    assert crowded == pytest.approx(0.851, abs=0.002) and crowded > 0.85 and not note
+
+
+def test_it_leaves_few_enough_pairs_to_look_at():
+    candidates = np.where(GRID < 0.9, 51.0, 50.0)
+    threshold, _ = choose(rehearsal([[0.5, 0.95]] * 20, candidates=candidates))
+    assert threshold == 0.95
+    assert affordable(np.full(len(GRID), 1e6)).sum() == 1
+
+
+def test_it_says_so_where_nothing_is_precise_or_nothing_is_found():
+    _, note = choose(rehearsal([[0.5]] * 10, false=[0.7] * 50))
+    assert "precision" in note
+    _, note = choose(rehearsal([[0.5]] * 10, verified=False))
+    assert "none of the copies" in note
+
+
+def test_the_figures_are_what_was_seen():
+    seen = rehearsal([[0.9, 0.6], [0.8, 0.4]], false=[0.7, 0.55])
+    fit = judge(seen, 0.6, TIERS, 3, "")
+    assert fit.recall is not None and fit.precision is not None
+    assert fit.recall.value == 0.75 and fit.precision.value == pytest.approx(1.5 / 2.5)
+    assert [fit.by_transform[f"edit {i}"].value for i in (0, 1)] == [1.0, 0.5]
+    assert Fit.of_json(json.loads(json.dumps(fit.as_json()))) == fit
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=2, max_size=30),
+    st.lists(st.floats(0, 1, width=32), max_size=30),
+)
+def test_no_finer_threshold_would_be_better(copies, strangers):
+    seen = rehearsal([[score] for score in copies], false=strangers)
+    threshold, note = choose(seen)
+    assert threshold in GRID
+
+    def counts(t: float) -> tuple[float, float]:
+        right = sum(score >= np.float32(t) for score in copies)
+        wrong = sum(score >= np.float32(t) for score in strangers)
+        return right / len(copies), right / max(1, right + wrong)
+
+    recall, precision = counts(threshold)
+    if not note:
+        assert precision >= 0.99
+        assert all(counts(t)[0] <= recall + 0.005 + 1e-9 for t in GRID if counts(t)[1] >= 0.99)
+
+
+@given(st.floats(0, 1), st.integers(1, 1000))
+def test_an_interval_holds_its_share(share, count):
+    found = wilson(share, count)
+    assert 0 <= found.low <= share <= found.high <= 1
+    assert (
+        found.high - found.low
+        <= wilson(share, max(1, count // 2)).high - wilson(share, max(1, count // 2)).low + 1e-9
+    )
+
+
+def test_labels_give_the_threshold_with_the_best_f1():
+    scores = [0.9, 0.8, 0.75, 0.7, 0.6, 0.5]
+    fit = fit_labelled(scores, [1, 1, 1, 0, 0, 0])
+    assert fit.threshold == 0.75 and fit.source == "labels" and fit.sampled == 6
+    assert fit.recall is not None and fit.precision is not None
+    assert fit.recall.value == pytest.approx(2 / 3)  # 0.75 alone is not found by the others' 0.8
+    assert fit.precision.value == 1.0
+    checked = fit_labelled(scores, [1, 1, 1, 0, 0, 0], verified=[1, 1, 1, 0, 0, 1])
+    assert checked.threshold == 0.75
+
+
+def test_too_few_labels_are_refused():
+    for same in ([1, 0, 1], [1, 1, 1, 1], [0] * 9, []):
+        with pytest.raises(QueryError, match="too few"):
+            fit_labelled([0.5] * len(same), same)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fit")
+    write_pictures(root / "photos", 30)
+    ingest(root / "photos", root / "c", encoders=["pocket-visual"])
+    return retrieval.open(root / "c")
+
+
+def test_a_collection_is_fitted_to_its_own_images(collection):
+    told: list[tuple[int, int]] = []
+    fit = fit_threshold(
+        collection,
+        "pocket-visual",
+        tiers=TIERS,
+        sample=6,
+        tell=lambda done, total: told.append((done, total)),
+    )
+    assert fit.sampled == 6 and fit.recall is not None and fit.threshold in GRID
+    assert set(fit.by_transform) >= {"resize", "jpeg", "crop", "flip"}
+    assert told[-1] == (6, 6)
+    again = fit_threshold(
+        collection, "pocket-visual", tiers=TIERS, sample=6, tell=lambda *_: pytest.fail("kept")
+    )
+    assert again == fit
+    lower = fit_threshold(collection, "pocket-visual", tiers=TIERS, sample=6, at=0.0)
+    assert lower.recall is not None and lower.recall.value >= fit.recall.value
+
+
+def test_a_collection_without_pictures_gets_a_default_and_a_note(tmp_path):
+    empty = retrieval.open(tmp_path / "c", create=True, encoders=[ColourEncoder()])
+    fit = fit_threshold(empty, "colour", tiers=TIERS)
+    assert 0 < fit.threshold < 1 and fit.recall is None and fit.note
+
+
+def test_without_its_encoder_the_way_out_is_named(tmp_path):
+    write_pictures(tmp_path / "photos", 3)
+    ingest(tmp_path / "photos", tmp_path / "c", encoders=[ColourEncoder()])
+    stranger = retrieval.open(tmp_path / "c")
+    with pytest.raises(EncoderError, match="--threshold NUMBER"):
+        fit_threshold(stranger, "colour", tiers=TIERS)
