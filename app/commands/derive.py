@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from app import options
 from app.output import console, note, print_json
+from app.progress import bar
 
 
 def derive(
@@ -38,8 +37,6 @@ def derive(
 
     Example: `retrieval derive -c photos.lance --space pocket-visual --pca 128`
     """
-    import sys
-
     given = {"pca": pca, "whiten": whiten, "truncate": truncate}
     asked = [(kind, dim) for kind, dim in given.items() if dim is not None]
     if len(asked) != 1:
@@ -49,7 +46,7 @@ def derive(
 
     opened = retrieval.open(collection)
     [(kind, dim)] = asked
-    with _progress(not json and sys.stderr.isatty()) as watch:
+    with bar("deriving", shown=not json) as watch:
         made = opened.derive(space, kind, dim, name, watch=watch)  # type: ignore[arg-type]
     bring_up_to_date(opened, None, note)
     vectors = opened.store.embedded(made.name)
@@ -59,26 +56,3 @@ def derive(
         return
     console().print(f"{made.name}: {kind} of {made.base}, {made.dim} × {vectors} vectors")
     note(f"search it with --space {made.name}")
-
-
-@contextmanager
-def _progress(shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with ETA."""
-    from rich import progress
-
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("ETA"),
-        progress.TimeRemainingColumn(elapsed_when_finished=False),
-    )
-    bar = progress.Progress(*columns, console=console(stderr=True), disable=not shown)
-    task = bar.add_task("deriving", total=None)
-
-    def watch(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-
-    with bar:
-        yield watch
