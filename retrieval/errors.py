@@ -3,6 +3,8 @@
     RetrievalError
     ├── ImageError            a picture that cannot or must not be decoded
     ├── SourceError           a folder, CSV or other source that cannot be read
+    ├── PlanError             a removal plan that cannot be written, applied or undone
+    ├── ExportError           a place that an export cannot be written to
     ├── EncoderError          an encoder that fails
     │   ├── UnknownEncoder    no such name in the catalogue
     │   ├── EncoderUnavailable  its weights or packages are not here
@@ -46,6 +48,14 @@ class ImageError(RetrievalError):
 
 class SourceError(RetrievalError):
     """A folder, CSV or other source that cannot be read."""
+
+
+class PlanError(RetrievalError):
+    """A removal plan that cannot be written, applied or undone."""
+
+
+class ExportError(RetrievalError):
+    """A place that an export cannot be written to."""
 
 
 class EncoderError(RetrievalError):

@@ -1,0 +1,75 @@
+"""`retrieval export`: a collection in the forms that other programs read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app import options
+from app.output import console, note, print_json, printable
+from app.progress import bar
+
+if TYPE_CHECKING:
+    from retrieval.query.export import ExportReport, Form
+
+_ENDINGS: dict[str, Form] = {".parquet": "parquet", ".csv": "csv", ".json": "coco"}
+
+
+def export(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A .parquet, .csv or .json, a folder.")],
+    collection: options.Collection,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="parquet|csv|coco|folder", help="By default OUT says it."),
+    ] = None,
+    where: options.Where = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Vectors too (Parquet); may be repeated."),
+    ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(metavar="hard|symbolic", help="Links instead of copies (folder)."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Write a collection, or a part of it, as Parquet, CSV, COCO, or a folder of files by label.
+
+    A folder goes on where it was interrupted and overwrites nothing. The command ends with 1 if
+    files were gone or had changed; all others are there then.
+
+    Example: `retrieval export -c photos.lance dresses/ --where "label = 'dress'" --link symbolic`
+    """
+    from pathlib import Path
+
+    import retrieval
+    from retrieval.query import export as exporting
+
+    chosen = form or _ENDINGS.get(Path(out).suffix.lower(), "folder")
+    opened = retrieval.open(collection)
+    with bar("exporting", shown=not json) as tell:
+        report = exporting.export(
+            opened,
+            out,
+            form=chosen,  # type: ignore[arg-type]
+            where=where,
+            spaces=space or (),
+            link=link or "copy",  # type: ignore[arg-type]
+            tell=tell,
+        )
+    if json:
+        print_json(report.as_json())
+    else:
+        _print(report)
+    if report.refused:
+        raise typer.Exit(1)
+
+
+def _print(report: ExportReport) -> None:
+    there = f", {report.skipped} of them were there" if report.skipped else ""
+    console().print(printable(f"{report.out}: {report.images} images as {report.form}{there}"))
+    for name, folder in report.folders.items():
+        note(printable(f"{name!r} is in the folder {folder!r}"))
+    for uri, reason in report.refused:
+        note(f"left out: {printable(uri)}: {printable(reason)}")
