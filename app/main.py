@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from app.commands import (
+    check,
+    dedup,
     delete,
     demo,
     derive,
@@ -17,7 +19,9 @@ from app.commands import (
     encoders,
     evaluate,
     explain,
+    export,
     index,
+    leaks,
     search,
     status,
     warm,
@@ -37,12 +41,16 @@ app = typer.Typer(
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("explain")(explain.explain)
+app.command("dedup")(dedup.dedup)
+app.command("leaks")(leaks.leaks)
+app.command("check")(check.check)
 app.command("delete")(delete.delete)
 app.command("status")(status.status)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(encoders.app, name="encoders")
 app.command("distill")(distill.distill)
 app.command("derive")(derive.derive)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("warm")(warm.warm)

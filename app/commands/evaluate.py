@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from app import options
-from app.output import note, print_columns, print_json
+from app import options, same
+from app.output import console, note, print_columns, print_json
+from app.progress import bar
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure how good the answers are, on the collection itself."
@@ -57,3 +58,40 @@ def index(
             for each in found
         ]
         print_columns(rows, right={2, 3, 4, 5})
+
+
+@app.command("dedup")
+def dedup(
+    collection: options.Collection,
+    threshold: same.Bar = "auto",
+    tier: same.Tiers = None,
+    space: same.Space = None,
+    where: options.Where = None,
+    json: options.Json = False,
+) -> None:
+    """Measure how well duplicates would be found, on copies made of the collection's images.
+
+    Example: `retrieval evaluate dedup -c photos.lance --threshold 0.9`
+    """
+    import retrieval
+    from retrieval.errors import QueryError
+
+    opened = retrieval.open(collection)
+    tiers = same.tiers_of(tier)
+    if set(tiers) == {"exact"}:
+        raise QueryError("the same bytes are always found: there is nothing to measure")
+    given = None if threshold == "auto" else same.threshold_of(opened, threshold, tiers=tiers)
+    at = given if isinstance(given, float) else None
+    with bar("measuring", shown=not json) as tell:
+        fit = opened.fit_threshold(space, tiers=tiers, where=where, at=at, tell=tell)
+    if json:
+        print_json(fit.as_json())
+        return
+    console().print(f"threshold {fit.threshold:.3f}: {same.fit_in_words(fit)}")
+    if fit.by_transform:
+        rows = [("copy", "recall", "95 % interval")]
+        for name, share in fit.by_transform.items():
+            rows.append((name, f"{share.value:.3f}", f"{share.low:.3f}–{share.high:.3f}"))
+        print_columns(rows, right={1})
+    if fit.candidates_per_image is not None:
+        note(f"an image is compared with {fit.candidates_per_image:.1f} others on average")

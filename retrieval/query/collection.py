@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from retrieval.errors import QueryError, VectorIndexError, VersionGone
 from retrieval.images import ImageInput
 from retrieval.query import checks
+from retrieval.query.duplicates.calls import Duplicating
 from retrieval.query.explain import Explanation, explain
-from retrieval.query.indexed import Indexed
 from retrieval.query.indexing import Indexes
 from retrieval.query.judge import Judge, Question
 from retrieval.query.ranking import Ranking
@@ -27,7 +27,7 @@ from retrieval.types import Hit, Hits, ImageRecord, Neighbors
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
 
-class Collection(Indexed):
+class Collection(Duplicating):
     """One set of images, its vectors, and the answers to queries about them.
 
     Every answer is true for the newest version of the collection at the moment of the call: a

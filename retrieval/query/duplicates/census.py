@@ -58,3 +58,22 @@ def census(store: Store, where: str | None = None) -> Census:
         ids, codes = ids[kept], codes[kept]
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     return Census(ids, ids[first][inverse])
+
+
+def shared(left: Store, right: Store, known: tuple[Census, Census]) -> list[tuple[int, int]]:
+    """Contents of two collections that are the same bytes: what each of the two calls them.
+
+    Args:
+        left: the one store.
+        right: the other.
+        known: the images of each that take part.
+    """
+    first, second = (_by_hash(*side) for side in zip((left, right), known, strict=True))
+    return [(content, second[key]) for key, content in first.items() if key in second]
+
+
+def _by_hash(store: Store, known: Census) -> dict[str, int]:
+    rows = store.known().select(["image_id", "content_hash"])
+    contents = known.content_of(rows["image_id"].to_numpy()).tolist()
+    named = zip(rows["content_hash"].to_pylist(), contents, strict=True)
+    return dict(sorted((key, content) for key, content in named if key and content >= 0))

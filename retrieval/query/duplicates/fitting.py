@@ -47,7 +47,7 @@ def fit_threshold(
     place = Indexes(store).folder(space) / "fit"
     if plain and (kept := _kept(place, key, len(vectors.ids))) is not None:
         return kept
-    encoder = _encoder(collection, space)
+    encoder = encoder_of(collection, space)
     seen = rehearsal.rehearse(
         store,
         vectors,
@@ -69,13 +69,18 @@ def fit_threshold(
     return fit
 
 
-def _encoder(collection: Indexed, space: str) -> Encoder:
+def encoder_of(collection: Indexed, space: str) -> Encoder:
+    """The encoder of a space.
+
+    Raises:
+        EncoderError: naming the ways to do without it.
+    """
     try:
         return collection.encoder(space)
     except (EncoderError, SpaceMismatch) as error:
         raise EncoderError(
-            f"a threshold is fitted with the encoder of {space!r}, which is not there: {error}. "
-            "Give a number (--threshold NUMBER), or ask for the same bytes only (--tier exact)"
+            f"this needs the encoder of {space!r}, which is not here: {error}. Duplicates are "
+            "found without it by a number (--threshold NUMBER), or by bytes alone (--tier exact)"
         ) from error
 
 

@@ -106,16 +106,28 @@ class _Ids:
     sides: tuple[str, str]
 
 
+def check_column(store: Store, column: str) -> None:
+    """See that there is a column to part images by.
+
+    Raises:
+        QueryError: naming those there are.
+    """
+    if column not in (names := store.columns().names):
+        raise QueryError(f"no column {column!r} in {store.uri}; there are {', '.join(names)}")
+
+
 def across_values(
     store: Store, known: Census, links: Links, column: str, *, same_bytes: bool
 ) -> tuple[Leak, ...]:
     """Leaks between different values of a column; images where it is null take no part.
 
-    Raises:
-        QueryError: if there is no such column.
+    Args:
+        store: the images, of the version of ``known``.
+        known: the images that take part.
+        links: between their contents.
+        column: what parts them.
+        same_bytes: whether images of the same bytes are leaks.
     """
-    if column not in store.columns().names:
-        raise QueryError(f"no column {column!r} in {store.uri} to part images by")
     touched = np.concatenate([links.a, links.b, known.repeated])
     ids = known.images_of(touched)
     told = store.rows(ids, [column])[column].to_pylist()
