@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from indexers.quarantine.plan import is_quarantine
 from retrieval.errors import SourceError
 from retrieval.images import IMAGE_EXTENSIONS, looks_like_image
 from retrieval.uris import uri_of
@@ -97,7 +98,7 @@ class FolderSource:
             for entry in entries:
                 relative = os.path.relpath(entry.path, self.root)
                 if entry.is_dir(follow_symlinks=False):
-                    if not _matches(relative, self.exclude) and not _is_lance(entry.path):
+                    if not _matches(relative, self.exclude) and not _is_ours(entry.path):
                         folders.append(entry.path)
                 elif found := self._candidate(entry.path, relative):
                     yield found
@@ -120,9 +121,10 @@ class FolderSource:
         return FoundFile(path, uri_of(path), facts.st_size, facts.st_mtime_ns)
 
 
-def _is_lance(path: str) -> bool:
-    """Whether a folder is a table of a collection that happens to lie among the pictures."""
-    return path.endswith(".lance") and os.path.isdir(os.path.join(path, "_versions"))
+def _is_ours(path: str) -> bool:
+    """Whether a folder among the pictures is a table of a collection, or a plan's quarantine."""
+    table = path.endswith(".lance") and os.path.isdir(os.path.join(path, "_versions"))
+    return table or is_quarantine(path)
 
 
 def _matches(relative: str, patterns: Sequence[str]) -> bool:
