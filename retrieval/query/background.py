@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -45,18 +46,28 @@ def background(encoder: TextEncoder) -> Background:
         EncoderError: if the encoder cannot read the texts.
     """
     scenes, unanswerable = texts()
-    spec, n = encoder.spec, len(scenes) + len(unanswerable)
-    facts = "\0".join([spec.name, encoder.weights_hash, spec.pooling, *scenes, *unanswerable])
+    vectors = text_vectors(encoder, [*scenes, *unanswerable])
+    return Background(vectors[: len(scenes)], vectors[len(scenes) :])
+
+
+def text_vectors(encoder: TextEncoder, texts: Sequence[str]) -> Embeddings:
+    """float32 ``[n, dim]``, computed once per encoder and list and kept in the cache folder.
+
+    Raises:
+        EncoderError: if the encoder cannot read the texts.
+    """
+    spec = encoder.spec
+    facts = "\0".join([spec.name, encoder.weights_hash, spec.pooling, *texts])
     name = hashlib.blake2b(facts.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     path = settings.load().cache_dir / "background" / f"{name}.npy"
-    vectors = _kept(path, (n, spec.dim))
+    vectors = _kept(path, (len(texts), spec.dim))
     if vectors is None:
-        vectors = encoder.encode_texts([*scenes, *unanswerable])
+        vectors = encoder.encode_texts(texts)
         stream = io.BytesIO()
         np.save(stream, vectors, allow_pickle=False)
         with suppress(OSError):  # it will only take its time again
             put(path, stream.getvalue())
-    return Background(vectors[: len(scenes)], vectors[len(scenes) :])
+    return vectors
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> Embeddings | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from retrieval.encoders.base import unit_rows
 
 if TYPE_CHECKING:
     from retrieval.query.collection import Collection
+    from retrieval.store import Store
 
 _TIE = 1e-5
 _INDEX_FACTS = ("kind", "rows", "behind", "version", "created_at", "effort", "measured")
@@ -28,6 +30,7 @@ def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
         "version": store.version,
         "size_bytes": store.stats()["size_bytes"],
         "columns": list(store.columns().names),
+        "made": _made(store),
         "spaces": [
             {
                 "name": space.name,
@@ -53,6 +56,14 @@ def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
     if where is not None:
         facts["matching"] = store.count(where)
     return facts
+
+
+def _made(store: Store) -> list[dict[str, Any]]:
+    """Where the made columns come from, and how many images are newer than their values."""
+    return [
+        {"name": name, **asdict(made), "outdated": store.made.outdated(name)}
+        for name, made in sorted(store.made.columns().items())
+    ]
 
 
 def self_test(collection: Collection, sample: int = 32) -> tuple[int, list[str]]:

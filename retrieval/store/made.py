@@ -135,7 +135,7 @@ class MadeColumns:
         with self._tables.images.reading() as dataset:
             return dataset.to_table(columns=["image_id", *names])
 
-    def lacking(self, name: str) -> int:
+    def outdated(self, name: str) -> int:
         """How many images have no value in a column, or one from before they were changed."""
         made = self.columns()[name]
         with self._tables.images.reading() as dataset:

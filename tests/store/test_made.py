@@ -83,10 +83,10 @@ def test_provenance_says_what_is_outdated(filled, rows):
     found = again.made.columns()["x"]
     assert (found.made_by, found.space, found.parameters) == ("test", "visual", {"k": 3})
     assert found.version < found.written <= again.version
-    assert again.made.lacking("x") == 0
+    assert again.made.outdated("x") == 0
     filled.upsert(rows([1, 500]))
     filled.update(pa.table({"image_id": [2], "label": ["new"]}))
-    assert again.refresh() and again.made.lacking("x") == 3
+    assert again.refresh() and again.made.outdated("x") == 3
     kept = values(again, "x")
     assert kept[500] == (None,) and kept[2] == (2.0,)
 
@@ -127,9 +127,9 @@ def test_a_failed_write_leaves_what_was(filled, monkeypatch):
     again = filled.again()
     assert values(again, "x")[1] == (1.0,)
     assert again.made.columns()["x"].version == 0, "unfinished: all of it counts as outdated"
-    assert again.made.lacking("x") == again.count()
+    assert again.made.outdated("x") == again.count()
     again.made.write(column([1], x=[3.0]), Provenance("test", version=again.version))
-    assert values(again, "x")[1] == (3.0,) and again.made.lacking("x") == 0
+    assert values(again, "x")[1] == (3.0,) and again.made.outdated("x") == 0
 
 
 def test_what_others_write_meanwhile_is_kept(filled, rows, monkeypatch):

@@ -1,0 +1,1 @@
+"""The shape of a dataset: how alone, how good and how typical its images are."""
