@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retrieval.errors import QueryError, VectorIndexError, VersionGone
 from retrieval.images import ImageInput
 from retrieval.query import checks
+from retrieval.query.curate.calls import Curating
 from retrieval.query.duplicates.calls import Duplicating
 from retrieval.query.explain import Explanation, explain
 from retrieval.query.indexing import Indexes
@@ -27,7 +28,7 @@ from retrieval.types import Hit, Hits, ImageRecord, Neighbors
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
 
-class Collection(Duplicating):
+class Collection(Curating, Duplicating):
     """One set of images, its vectors, and the answers to queries about them.
 
     Every answer is true for the newest version of the collection at the moment of the call: a

@@ -265,7 +265,7 @@ class Curating(Indexed):
         """Names of the clusters, and what they come from."""
         path = None if words is None else Path(words)
         try:
-            texts = choose_space(self.spaces, [Term(text="")]).name
+            texts = choose_space(self.spaces, [Term(text="words")]).name
             encoder = self.encoder(texts)
             assert isinstance(encoder, TextEncoder)
             found = named_by_words(self.vectors(texts), ids, own, encoder, path)
