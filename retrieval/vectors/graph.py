@@ -32,8 +32,8 @@ def knn_graph(
         Positions int64 ``[n, k]`` and float32 cosines ``[n, k]``, best first, equal ones in the
         order of their positions; -1 and -inf where there are fewer.
     """
-    products = fastest()
     n, dim = rows.shape
+    products = fastest(n * n * dim)
     tile, outer, chunk = sizes(memory_bytes, dim, products)
     positions = np.empty((n, k), dtype=np.int64)
     scores = np.empty((n, k), dtype=np.float32)

@@ -43,14 +43,15 @@ def pairs_above(
         ``a`` and ``b``, int64 ``[m]`` with ``a < b``, and float32 scores ``[m]``: cosines computed
         in float64. In no order.
     """
-    join = _Join(threshold, memory_bytes, rows.shape[1])
+    n, dim = rows.shape
+    join = _Join(threshold, memory_bytes, dim, (n - start) * (n + start) * dim // 2)
     for first, last in blocks(rows, join.outer, start):
         done = first + len(last)
         for a, b, score in join.across(rows, (first, last), stop=done):
             kept = a < b
             yield a[kept], b[kept], score[kept]
         if tell is not None:
-            tell(done, rows.shape[0])
+            tell(done, n)
 
 
 def pairs_between(
@@ -75,19 +76,20 @@ def pairs_between(
         ``a`` in ``left`` and ``b`` in ``right``, int64 ``[p]``, and float32 scores ``[p]``: cosines
         computed in float64. In no order.
     """
-    join = _Join(threshold, memory_bytes, left.shape[1])
+    n, dim = left.shape
+    join = _Join(threshold, memory_bytes, dim, n * right.shape[0] * dim)
     for first, block in blocks(left, join.outer):
         for b, a, score in join.across(right, (first, block)):
             yield a, b, score
         if tell is not None:
-            tell(first + len(block), left.shape[0])
+            tell(first + len(block), n)
 
 
 class _Join:
     """One pass: how it is cut, and with what it computes."""
 
-    def __init__(self, threshold: float, memory_bytes: int, dim: int) -> None:
-        self._threshold, self._products = threshold, fastest()
+    def __init__(self, threshold: float, memory_bytes: int, dim: int, work: int) -> None:
+        self._threshold, self._products = threshold, fastest(work)
         self._tile, self.outer, self._chunk = sizes(memory_bytes, dim, self._products)
 
     def across(self, rows: Rows, block: _Block, stop: int | None = None) -> Iterator[Pairs]:

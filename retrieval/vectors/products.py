@@ -15,6 +15,7 @@ Numerical Algorithms, §3.1), and the rounding of a 16-bit result, by 2^-p.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,8 @@ _Floats: TypeAlias = NDArray[np.float32]
 _LENGTH = 1.001
 """No unit row is longer, after the rounding that made it float32 or float16."""
 _ADDITION = 2.0**-22
+_WORTH_TORCH = 200_000_000_000
+"""Multiplications that take numpy about as long as it takes to import torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +217,13 @@ def cosines(left: _Floats, right: _Floats) -> _Floats:
     return found.clip(-1.0, 1.0).astype(np.float32)
 
 
-def fastest() -> Products:
-    """Half precision where torch is here and finds it faster, on CUDA if it can; else float32."""
-    if not find_spec("torch"):
+def fastest(work: int) -> Products:
+    """Half precision where torch is here and finds it faster, on CUDA if it can; else float32.
+
+    Args:
+        work: multiplications to come; for few of them torch is not imported.
+    """
+    if not find_spec("torch") or ("torch" not in sys.modules and work < _WORTH_TORCH):
         return Full()
     import torch
 

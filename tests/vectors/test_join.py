@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import tracemalloc
 
 import numpy as np
@@ -28,7 +29,7 @@ KINDS = [
 @pytest.fixture(params=KINDS, scope="module")
 def products(request):
     before = join.fastest
-    join.fastest = graph.fastest = request.param
+    join.fastest = graph.fastest = lambda work: request.param()
     request.param()  # imports torch, which takes longer than an example may
     yield request.param
     join.fastest = graph.fastest = before
@@ -129,8 +130,10 @@ def test_a_graphics_processor_is_taken_where_torch_sees_one(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    found = fastest()
+    found = fastest(1 << 50)
     assert isinstance(found, Half) and found.device == "cuda" and found.score_bytes == 4
+    monkeypatch.delitem(sys.modules, "torch")
+    assert isinstance(fastest(1), Full), "torch is not imported for little"
 
 
 def test_pairs_go_on_where_they_stopped(products):
@@ -225,8 +228,8 @@ def test_products_are_no_further_off_than_they_say(products, dim, left, right, s
 
 @pytest.mark.parametrize("threshold", [0.99, -1.0])
 def test_keeps_to_its_budget(threshold, monkeypatch):
-    monkeypatch.setattr(join, "fastest", Full)
-    monkeypatch.setattr(graph, "fastest", Full)
+    monkeypatch.setattr(join, "fastest", lambda work: Full())
+    monkeypatch.setattr(graph, "fastest", lambda work: Full())
     rows, budget = ArrayRows(near_copies(np.random.default_rng(0), 3000, 32)), 16 << 20
     tracemalloc.start()
     try:

@@ -15,7 +15,7 @@ from retrieval.vectors.join import Pairs, pairs_between
 from retrieval.vectors.products import cosines
 from retrieval.vectors.sorted_ids import places
 
-_FIRST = 16
+_FIRST = 4
 _QUERIES = 1024
 _MOST_PLACES = 1 << 22
 """Neighbours that are held at a time."""

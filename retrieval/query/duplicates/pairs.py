@@ -201,6 +201,8 @@ class _Found:
         return replace(self._named(found, which, threshold), recall=recall)
 
     def _join(self, known: Kept, which: Positions, start: int, keep: bool) -> Kept:
+        if start == len(which):
+            return known
         rows, count = self._contents.chosen(which), len(known.a)
         pieces: list[join.Pairs] = []
 
