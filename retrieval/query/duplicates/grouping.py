@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +65,9 @@ def grouped(
     ids = ids[policy.preferred(rows, rules)]
     found = members(known.content_of(ids), links.a, links.b, same_bytes=same_bytes)
     told = records(store, ids[np.unique(np.concatenate([found.keep, found.member]))])
-    starts = np.flatnonzero(np.diff(found.keep, prepend=-1))
+    borders = np.flatnonzero(np.diff(found.keep, prepend=-1, append=-1))
     return tuple(
-        _group(ids, slice(start, stop), found, links, told)
-        for start, stop in zip(starts, [*starts[1:], len(found.keep)], strict=True)
+        _group(ids, slice(start, stop), found, links, told) for start, stop in pairwise(borders)
     )
 
 
