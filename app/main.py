@@ -22,8 +22,11 @@ from app.commands import (
     export,
     index,
     leaks,
+    map,
     search,
+    shape,
     status,
+    subset,
     warm,
 )
 from app.output import complain
@@ -44,6 +47,9 @@ app.command("explain")(explain.explain)
 app.command("dedup")(dedup.dedup)
 app.command("leaks")(leaks.leaks)
 app.command("check")(check.check)
+app.command("shape")(shape.shape)
+app.command("subset")(subset.subset)
+app.command("map")(map.draw_map)
 app.command("delete")(delete.delete)
 app.command("status")(status.status)
 app.add_typer(evaluate.app, name="evaluate")

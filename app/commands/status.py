@@ -67,6 +67,7 @@ def _print_status(facts: dict[str, Any]) -> None:
     ]
     if len(rows) > 1:
         print_columns(rows, right={3, 4})
+    _print_made(facts["made"])
     indexes = [("index", "space", "rows", "behind", "ann_recall@10", "one query", "bytes a row")]
     for space in facts["spaces"]:
         indexes += [_index_row(space["name"], index) for index in space["indexes"]]
@@ -75,6 +76,18 @@ def _print_status(facts: dict[str, Any]) -> None:
         print_columns(indexes, right={2, 3, 4, 5, 6})
     elif len(rows) > 1:
         out.print("no index: every search compares all vectors, which is exact")
+
+
+def _print_made(columns: list[dict[str, Any]]) -> None:
+    if not columns:
+        return
+    rows = [("column", "made by", "of", "at", "outdated")]
+    for made in columns:
+        outdated = "unfinished" if made["version"] == 0 else str(made["outdated"] or "")
+        source = made["space"] or "thumbnails"
+        rows.append((made["name"], made["made_by"], source, made["created_at"], outdated))
+    console().print()
+    print_columns(rows, right={4})
 
 
 def _index_row(space: str, index: dict[str, Any]) -> tuple[str, str, str, str, str, str, str]:
