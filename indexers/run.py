@@ -127,6 +127,7 @@ class _Run:
         self.watch = watch
         self.known = KnownImages()
         if self.store is not None:
+            self.store.refresh()  # another process may have written since it was opened
             self.known = KnownImages.of(self.store, [encoder.spec.name for encoder in encoders])
         self.seen: set[str] = set()
         self._stored_labels = _stored_labels(self.store, labels)

@@ -78,6 +78,12 @@ def test_the_second_run_changes_nothing(photos, target):
     assert retrieval.open(target).version == before
 
 
+def test_a_handle_that_is_behind_adds_nothing_twice(photos, target):
+    behind = retrieval.open(target, create=True, encoders=[ColourEncoder()])
+    run(photos, target)
+    assert counts(run(photos, behind)) == {"skipped": PHOTOS}
+
+
 def test_moved_files_keep_their_ids_and_vectors(photos, target):
     run(photos, target)
     before = rows(target)
