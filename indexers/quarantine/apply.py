@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from retrieval.errors import PlanError
 from retrieval.query import Collection
 from retrieval.store import Store
 from retrieval.uris import path_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _ROWS = 512  # that move between two commits of the collection
 
@@ -58,7 +61,7 @@ def apply(
                 f"{journal.folder} belongs to another plan that lay at {place}: undo it first"
             )
         journal.begin(collection.store.collection_id, digest)
-        return _Run(journal, collection, QuarantineReport()).all(table.to_pylist(), tell)
+        return _Run(journal, collection, QuarantineReport()).all(table, tell)
 
 
 class _Run:
@@ -69,16 +72,19 @@ class _Run:
         self._kept: dict[int, tuple[tuple[int, ...], str | None]] = {}
         self._saved: set[int] = set()
 
-    def all(
-        self, rows: list[dict[str, Any]], tell: Callable[[int, int], None] | None
-    ) -> QuarantineReport:
+    def all(self, plan: pa.Table, tell: Callable[[int, int], None] | None) -> QuarantineReport:
+        import pyarrow as pa
+
         hidden = self._halfway()
         self._saved = {i for t in self._journal.saved_rows() for i in t["image_id"].to_pylist()}
-        rest = [row for row in rows if row["image_id"] not in hidden]
-        for at in range(0, len(rest), _ROWS):
-            self._some(rest[at : at + _ROWS])
+        rest = pa.array([i not in hidden for i in plan["image_id"].to_pylist()], pa.bool_())
+        rows, finished = plan.filter(rest), len(hidden)
+        for at in range(0, len(rows), _ROWS):
+            block = rows.slice(at, _ROWS).to_pylist()
+            self._some(block)
+            finished += len(block)
             if tell is not None:
-                tell(len(rows) - len(rest) + min(at + _ROWS, len(rest)), len(rows))
+                tell(finished, len(plan))
         return self._report
 
     def _halfway(self) -> set[int]:

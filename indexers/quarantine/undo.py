@@ -56,7 +56,10 @@ def undo(
             journal.forget()
             return report
         if journal.facts["collection_id"] != collection.store.collection_id:
-            raise PlanError(f"{place} is a plan for another collection than {collection.uri}")
+            raise PlanError(
+                f"{place} is a plan for another collection than {collection.uri}; "
+                f"what it took away is in {folder}"
+            )
         journal.sweep()
         back: set[int] = set()
         for number, entry in enumerate(journal.entries.values(), 1):
