@@ -40,11 +40,13 @@ def map_picture(collection: Collection, drawn: Map) -> tuple[Image.Image, int]:
     if len(order) > most:
         order = order[np.linspace(0, len(order) - 1, most).astype(np.int64)]
     ids, cells = drawn.ids[order], snapped(drawn.places[order], across)
+    cells -= cells.min(axis=0, initial=across)  # no empty rim
     labels = [record.label for record in collection.store.records(ids)]
     colours = _colours(labels)
     legend = _legend_height(colours)
-    size = _CANVAS + 2 * _MARGIN
-    canvas = Image.new("RGB", (size, size + legend), _PAPER)
+    _, down = cells.max(axis=0, initial=0).tolist()
+    height = (down + 1) * side + 2 * _MARGIN
+    canvas = Image.new("RGB", (_CANVAS + 2 * _MARGIN, height + legend), _PAPER)
     draw = ImageDraw.Draw(canvas)
     for start in range(0, len(ids), _BLOCK):
         some = ids[start : start + _BLOCK]
@@ -57,7 +59,7 @@ def map_picture(collection: Collection, drawn: Map) -> tuple[Image.Image, int]:
                 edge = max(1, side // 20) if colours else 0
                 small = _square(packed[image_id], side - 1 - 2 * edge)
                 canvas.paste(small, (left + edge, top + edge))
-    _draw_legend(draw, colours, size)
+    _draw_legend(draw, colours, height)
     return canvas, len(ids)
 
 

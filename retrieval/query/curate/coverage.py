@@ -16,6 +16,7 @@ from retrieval.query.curate.closeness import Tell
 from retrieval.types import Embeddings
 
 _BLOCK_BYTES = 32 << 20  # of cosines at a time
+_DIGITS = 4
 _AGAIN = 32  # gains that are computed again together
 
 
@@ -80,5 +81,6 @@ def _gains(
     better = rows @ rows[at].T
     better -= covered[:, None]
     np.maximum(better, 0.0, out=better)
-    found: NDArray[np.float64] = better.sum(axis=0, dtype=np.float64)
+    # Two images that cover each other alone gain the same: the last digits must not decide.
+    found: NDArray[np.float64] = np.round(better.sum(axis=0, dtype=np.float64), _DIGITS)
     return found

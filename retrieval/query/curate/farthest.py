@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from retrieval.query.curate.candidates import Candidates, Open
 from retrieval.query.curate.closeness import Tell
 
+_DIGITS = 5  # of a cosine; the others are the processor's
+
 
 def farthest(candidates: Candidates, n: int, seed: int, tell: Tell | None) -> NDArray[np.int64]:
     """Positions of ``n`` picks, in their order; the seed decides the first one alone.
@@ -26,7 +28,7 @@ def farthest(candidates: Candidates, n: int, seed: int, tell: Tell | None) -> ND
         if number == 0:
             at = int(np.random.default_rng(seed).choice(np.flatnonzero(still.mask)))
         else:
-            at = int(np.argmin(np.where(still.mask, nearest, np.inf)))
+            at = int(np.argmin(np.where(still.mask, np.round(nearest, _DIGITS), np.inf)))
         picks[number] = at
         still.take(at)
         np.maximum(nearest, rows @ rows[at], out=nearest)
