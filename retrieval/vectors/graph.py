@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from retrieval.vectors.base import Positions, Rows
 from retrieval.vectors.products import Held, Products, fastest, groups_of, kth
-from retrieval.vectors.tiles import MEMORY_BYTES, Exact, Tell, blocks, exact_cosines, held, sizes
+from retrieval.vectors.tiles import (
+    MEMORY_BYTES,
+    Exact,
+    Tell,
+    blocks,
+    exact_cosines,
+    held,
+    pieces_of,
+    sizes,
+)
 from retrieval.vectors.top import Top
 
 
@@ -34,7 +43,7 @@ def knn_graph(
     """
     n, dim = rows.shape
     products = fastest(n * n * dim)
-    tile, outer, chunk = sizes(memory_bytes, dim, products)
+    tile, outer = sizes(memory_bytes, dim, products)
     positions = np.empty((n, k), dtype=np.int64)
     scores = np.empty((n, k), dtype=np.float32)
     for first, block in blocks(rows, outer):
@@ -45,7 +54,7 @@ def knn_graph(
             for top, (offset, left) in zip(tops, pieces, strict=True):
                 exact = block[offset : offset + tile], other
                 origin = first + offset, begin
-                _nearer(products, top, k, left, right, exact, origin, chunk)
+                _nearer(products, top, k, left, right, exact, origin, memory_bytes)
         for top, (offset, piece) in zip(tops, pieces, strict=True):
             found, at = top.best(), slice(first + offset, first + offset + len(piece.matrix))
             positions[at], scores[at] = found.ids, found.scores
@@ -62,7 +71,7 @@ def _nearer(
     right: Held,
     exact: Exact,
     origin: tuple[int, int],
-    chunk: int,
+    memory_bytes: int,
 ) -> None:
     """Let ``top`` take in what one tile, whose first row and column are ``origin``, can change."""
     found: Any = products.scores(left, right)
@@ -72,9 +81,9 @@ def _nearer(
     # One of the k + 1 best may be the row itself.
     bound = np.maximum(top.bound, kth(maxima, k + 1) - margin) - margin
     rows, groups = np.nonzero(maxima >= bound[:, None])
-    for at in range(0, len(rows), chunk):
-        some = rows[at : at + chunk]
-        row, column = products.look(found, some, groups[at : at + chunk], count, bound[some])
+    for part in pieces_of(len(rows), found.shape[1], count, memory_bytes):
+        some = rows[part]
+        row, column = products.look(found, some, groups[part], count, bound[some])
         other = row + origin[0] != column + origin[1]
         row, column = row[other], column[other]
         top.merge(row, column + origin[1], exact_cosines(exact, row, column))

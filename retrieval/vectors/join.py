@@ -15,10 +15,22 @@ from numpy.typing import NDArray
 
 from retrieval.vectors.base import Positions, Rows
 from retrieval.vectors.products import Held, Products, fastest, groups_of
-from retrieval.vectors.tiles import MEMORY_BYTES, Exact, Tell, blocks, exact_cosines, held, sizes
+from retrieval.vectors.tiles import (
+    MEMORY_BYTES,
+    Exact,
+    Tell,
+    blocks,
+    exact_cosines,
+    held,
+    pieces_of,
+    sizes,
+)
 
 Pairs: TypeAlias = tuple[Positions, Positions, NDArray[np.float32]]
 _Block: TypeAlias = tuple[int, NDArray[np.float32]]
+
+_FEW_SHARE = 1 / 32
+"""Of a tile's rows: so few that reach the threshold are looked at without cutting them further."""
 
 
 def pairs_above(
@@ -89,8 +101,8 @@ class _Join:
     """One pass: how it is cut, and with what it computes."""
 
     def __init__(self, threshold: float, memory_bytes: int, dim: int, work: int) -> None:
-        self._threshold, self._products = threshold, fastest(work)
-        self._tile, self.outer, self._chunk = sizes(memory_bytes, dim, self._products)
+        self._threshold, self._memory, self._products = threshold, memory_bytes, fastest(work)
+        self._tile, self.outer = sizes(memory_bytes, dim, self._products)
 
     def across(self, rows: Rows, block: _Block, stop: int | None = None) -> Iterator[Pairs]:
         """Pairs of ``rows``, those up to ``stop``, with an outer block.
@@ -114,12 +126,15 @@ class _Join:
         products: Products = self._products
         found = products.scores(left, right)
         bound = np.float32(self._threshold - products.margin(left, right))
-        count = groups_of(found.shape[1], 1)
-        rows, groups = np.nonzero(products.maxima(found, count) >= bound)
-        for at in range(0, len(rows), self._chunk):
-            some = rows[at : at + self._chunk]
-            bounds = np.full(len(some), bound)
-            a, b = products.look(found, some, groups[at : at + self._chunk], count, bounds)
+        columns, count = found.shape[1], 1
+        rows = np.flatnonzero(products.maxima(found, count)[:, 0] >= bound)
+        groups = np.zeros_like(rows)
+        if len(rows) > _FEW_SHARE * len(found):  # else all of their columns are looked at sooner
+            count = groups_of(columns, 1)
+            rows, groups = np.nonzero(products.maxima(found, count) >= bound)
+        for part in pieces_of(len(rows), columns, count, self._memory):
+            bounds = np.full(len(rows[part]), bound)
+            a, b = products.look(found, rows[part], groups[part], count, bounds)
             score = exact_cosines(exact, a, b)
             kept = score >= np.float32(self._threshold)
             yield a[kept], b[kept], score[kept]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.vectors.base import Positions, Rows
-from retrieval.vectors.products import Held, Products, cosines, groups_of
+from retrieval.vectors.products import Held, Products, cosines
 
 Tell: TypeAlias = Callable[[int, int], None]
 Exact: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -20,14 +20,22 @@ _GATHER_BYTES = 4 << 20
 _TILE = 4096
 
 
-def sizes(memory_bytes: int, dim: int, products: Products) -> tuple[int, int, int]:
-    """Rows of a tile's side; of an outer block, held while all pass by; groups looked into."""
+def sizes(memory_bytes: int, dim: int, products: Products) -> tuple[int, int]:
+    """Rows of a tile's side, and of an outer block, which is held while all pass by."""
     row_bytes = 8 * max(1, dim)
     side = int((memory_bytes / 4 / products.score_bytes) ** 0.5)
     tile = max(1, min(_TILE, side, memory_bytes // 4 // row_bytes))
-    outer = max(1, memory_bytes // 4 // row_bytes // tile) * tile
-    depth = -(-tile // groups_of(tile, 1))
-    return tile, outer, max(1, memory_bytes // 4 // (128 * depth))
+    return tile, max(1, memory_bytes // 4 // row_bytes // tile) * tile
+
+
+def pieces_of(count: int, columns: int, groups: int, memory_bytes: int) -> Iterator[slice]:
+    """Cut ``count`` groups of a tile's columns, one of which takes every ``groups``-th of them.
+
+    As many are looked into together as the budget has room for.
+    """
+    depth = -(-columns // max(1, groups))
+    step = max(1, memory_bytes // 4 // (128 * max(1, depth)))
+    return (slice(at, at + step) for at in range(0, count, step))
 
 
 def blocks(

@@ -67,9 +67,10 @@ def everything(pairs):
     threshold=st.floats(-1.0, 0.9999),
     start=st.integers(0, 95),
     memory=st.sampled_from([1, 3000, 20_000, 1 << 20]),
+    few=st.sampled_from([0.0, 1 / 32, 1.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_pairs_are_those_of_brute_force(products, n, dim, threshold, start, memory, seed):
+def test_pairs_are_those_of_brute_force(products, n, dim, threshold, start, memory, few, seed):
     matrix = near_copies(np.random.default_rng(seed), n, dim)
     cosines = exact(matrix)
     assume(not (np.abs(cosines - threshold) < 1e-6).any())
@@ -78,9 +79,11 @@ def test_pairs_are_those_of_brute_force(products, n, dim, threshold, start, memo
     def tell(*told):
         done.append(told)
 
-    found = everything(
-        pairs_above(ArrayRows(matrix), threshold, memory_bytes=memory, start=start, tell=tell)
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join, "_FEW_SHARE", few)
+        found = everything(
+            pairs_above(ArrayRows(matrix), threshold, memory_bytes=memory, start=start, tell=tell)
+        )
 
     a, b = np.nonzero(np.triu(cosines >= threshold, 1))
     late = b >= start
