@@ -44,7 +44,7 @@ def fit_threshold(
         "owner": [store.collection_id, *store.space(space).identity],
         "asked": [list(tiers), sample, seed],
     }
-    place = Indexes(store).folder(space) / "fit"
+    place = Indexes(store).folder(space) / ".fit"
     if plain and (kept := _kept(place, key, len(vectors.ids))) is not None:
         return kept
     encoder = encoder_of(collection, space)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from retrieval import settings
 from retrieval.encoders import Encoder
 from retrieval.errors import QueryError
 from retrieval.images import decode
@@ -102,26 +105,30 @@ def _copied(
     total = min(sample, len(ids))
     originals: list[int] = []
     vectors: list[Embeddings] = []
-    looks: list[list[Look]] = []
-    batch: list[Image.Image] = []
-    for image_id, picture in _pictures(store, np.random.default_rng(seed).permutation(ids)):
-        rng = np.random.default_rng((seed, len(originals)))
-        made = [transform(picture, rng) for transform in TRANSFORMS.values()]
-        batch += made
-        looks.append([look(decode(thumbnail(copy)).image) for copy in made])
-        originals.append(image_id)
-        if len(originals) % _BATCH == 0 or len(originals) == total:
-            vectors.append(encoder.encode_images(batch))
-            batch = []
+    looks: list[Look] = []
+    pictures = islice(_pictures(store, np.random.default_rng(seed).permutation(ids)), total)
+    with ThreadPoolExecutor(settings.cores(), thread_name_prefix="copies") as pool:
+        while some := list(islice(pictures, _BATCH)):
+            made = [
+                transform(picture, np.random.default_rng((seed, len(originals) + at, which)))
+                for at, (_, picture) in enumerate(some)
+                for which, transform in enumerate(TRANSFORMS.values())
+            ]
+            seen = pool.map(_seen, made)
+            vectors.append(encoder.encode_images(made))
+            looks += seen
+            originals += [image_id for image_id, _ in some]
             if tell is not None:
                 tell(len(originals) - 1, total)  # the comparison is still to come
-        if len(originals) == total:
-            break
-    if batch:  # some could not be read, and there are no more
-        vectors.append(encoder.encode_images(batch))
+    shape = (len(originals), len(TRANSFORMS))
     whole = np.concatenate(vectors) if vectors else np.empty((0, encoder.spec.dim), np.float32)
-    shape = (len(originals), len(TRANSFORMS), whole.shape[1])
-    return _Copies(np.array(originals, dtype=np.int64), whole.reshape(shape), looks)
+    rows = [looks[at : at + shape[1]] for at in range(0, len(looks), shape[1])]
+    return _Copies(np.array(originals, dtype=np.int64), whole.reshape(*shape, whole.shape[1]), rows)
+
+
+def _seen(copy: Image.Image) -> Look:
+    """As the collection would see it: by its thumbnail."""
+    return look(decode(thumbnail(copy)).image)
 
 
 def _pictures(store: Store, ids: NDArray[np.int64]) -> Iterator[tuple[int, Image.Image]]:
