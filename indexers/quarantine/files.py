@@ -88,9 +88,14 @@ def move(source: str, target: str, part: str, content_hash: str) -> None:
             _place(part, target)
         finally:
             discard(part)
-    _sync(os.path.dirname(target))
+        _sync(os.path.dirname(target))  # within one file system names change in their order
     if both:
-        os.unlink(source)
+        try:
+            os.unlink(source)
+        except OSError:  # its folder cannot be written
+            if os.path.lexists(source):
+                os.unlink(target)
+            raise
 
 
 def finish(source: str, target: str, content_hash: str) -> bool:
@@ -102,7 +107,7 @@ def finish(source: str, target: str, content_hash: str) -> bool:
             return False
         if why_not(source, content_hash) or why_not(target, content_hash):
             return False
-    _sync(os.path.dirname(target))
+        _sync(os.path.dirname(target))
     os.unlink(source)
     return True
 
