@@ -11,127 +11,135 @@ from retrieval.query.duplicates.alignment import Placement
 from retrieval.query.duplicates.looks import Look
 
 _CELL = 8
-_TEXTURE = 12.0
-"""Deviation of gray values at which a cell is as telling as any."""
+_SMOOTH = 1.0
+"""Blur, in pixels, that forgives packing and placements that are half a pixel off."""
+_FULL = 12.0
+"""Deviation of gray values from which on a cell counts as full of detail."""
 _CORRELATED = 0.8
 _NEAR = 8.0
+"""Gray values that packing may change a flat cell by."""
+_LEAST_PIXELS = 400
+_Gray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What was seen where two pictures lie on each other.
+    """What was seen where two pictures lie on each other, in cells of 8 × 8 pixels.
 
     Attributes:
         placement: of the second on the first.
-        share: how much of what is to be seen there agrees, 0 to 1; flat areas count for little.
-        weight: how much is to be seen there, in cells of 8 × 8 pixels that are full of detail.
+        typical: correlation of brightness within a cell, in the median over cells, each counted by
+            its detail: near 1 for one shot, whatever was laid over a part of it, and below 0.9 for
+            two things photographed alike, or two texts set alike.
+        detail: how many cells full of detail there are.
+        share: how much of the detail agrees, 0 to 1.
         differing: share of the overlap, by area, that does not agree.
-        gain, offset: brightness of the first as a function of that of the second.
+        worst: gray values by which the most different cell differs, once brightness is matched.
+        gain, offset: the first's brightness as a function of the second's.
+        shift: gray values by which brightness differs where detail agrees, in the median.
         cover_a, cover_b: share of either picture that the overlap takes.
     """
 
     placement: Placement
+    typical: float
+    detail: float
     share: float
-    weight: float
     differing: float
+    worst: float
     gain: float
     offset: float
+    shift: float
     cover_a: float
     cover_b: float
-    residual: float
 
 
 def agree(a: Look, b: Look, placement: Placement) -> Agreement | None:
-    """Lay ``b`` on ``a``, compare cell by cell; None where too little of them overlaps."""
+    """Lay ``b`` on ``a`` and compare; None where too little of them overlaps."""
     import cv2
 
-    matrix = placement.matrix
-    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if not 0.15 < scale < 7:
+    matrix, scale = placement.matrix, placement.scale
+    finer = scale > 1  # shrinking the finer one loses nothing that the coarser one has
+    under, over = (b.gray, a.gray) if finer else (a.gray, b.gray)
+    onto = cv2.invertAffineTransform(matrix) if finer else matrix
+    shrink = min(scale, 1 / scale)
+    source = over if shrink > 0.8 else cv2.GaussianBlur(over, (0, 0), 0.45 / shrink)
+    size = under.shape[::-1]
+    laid = cv2.warpAffine(source, onto, size, borderMode=cv2.BORDER_REPLICATE)
+    inside = cv2.warpAffine(np.ones_like(over), onto, size, flags=cv2.INTER_NEAREST)
+    pixels = int(inside.sum())
+    if pixels == 0 or (placement.support and pixels < _LEAST_PIXELS):
         return None
-    flipped = scale > 1  # shrinking the finer one loses nothing that the coarser one has
-    under, over = (b, a) if flipped else (a, b)
-    onto = cv2.invertAffineTransform(matrix) if flipped else matrix
-    height, width = under.gray.shape
-    source = over.gray
-    factor = min(scale, 1 / scale)
-    if factor < 0.8:
-        source = cv2.GaussianBlur(source, (0, 0), 0.45 / factor)
-    laid = cv2.warpAffine(source, onto, (width, height), flags=cv2.INTER_LINEAR)
-    inside = cv2.warpAffine(
-        np.full(source.shape, 255, np.uint8), onto, (width, height), flags=cv2.INTER_NEAREST
-    )
-    ground = cv2.GaussianBlur(under.gray, (3, 3), 0).astype(np.float32)
-    laid = cv2.GaussianBlur(laid, (3, 3), 0).astype(np.float32)
-    covered = float((inside > 0).mean())
-    other = covered * width * height / (factor**2 * over.gray.size)
-    if covered * width * height < 400:
-        return None
-    seen = _compare(ground, laid, (inside > 0).astype(np.float32))
-    if seen is None:
-        return None
-    share, weight, differing, gain, offset, residual = seen
-    if flipped:
-        gain, offset = 1 / gain, -offset / gain
-        covered, other = other, covered
-    return Agreement(
-        placement,
-        share,
-        weight,
-        differing,
-        gain,
-        offset,
-        min(1.0, covered),
-        min(1.0, other),
-        residual,
-    )
+    ground = cv2.GaussianBlur(under, (0, 0), _SMOOTH).astype(np.float32)
+    laid = cv2.GaussianBlur(laid, (0, 0), _SMOOTH).astype(np.float32)
+    cover = pixels / under.size, min(1.0, pixels / (shrink**2 * over.size))
+    first, second = (laid, ground) if finer else (ground, laid)
+    seen = _Cells(first, second, inside.astype(np.float32))
+    return seen.agreement(placement, cover[::-1] if finer else cover)
 
 
-def _cells(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    height, width = (-(-side // _CELL) * _CELL for side in values.shape)
-    padded = np.zeros((height, width), np.float32)
-    padded[: values.shape[0], : values.shape[1]] = values
-    summed = padded.reshape(height // _CELL, _CELL, width // _CELL, _CELL).sum(axis=(1, 3))
-    return np.asarray(summed).ravel()
+class _Cells:
+    """Two pictures in one frame, cut into cells, those outside of either left out."""
+
+    def __init__(self, x: _Gray, y: _Gray, inside: _Gray) -> None:
+        self.x, self.y, self.inside = x, y, inside
+        filled = _means(inside).ravel()
+        self.used = filled >= min(0.5, float(filled.max()))
+        self.filled = filled[self.used]
+        self.mean_x, self.mean_y = self.over(x), self.over(y)
+        self.var_x = np.maximum(self.over(x * x) - self.mean_x**2, 0)
+        self.var_y = np.maximum(self.over(y * y) - self.mean_y**2, 0)
+        self.cov = self.over(x * y) - self.mean_x * self.mean_y
+        self.correlation = self.cov / np.sqrt(np.maximum(self.var_x * self.var_y, 1.0))
+
+    def over(self, values: _Gray) -> _Gray:
+        """Mean of each cell over what is inside of both pictures."""
+        return np.asarray(_means(values * self.inside).ravel()[self.used] / self.filled)
+
+    def agreement(self, placement: Placement, cover: tuple[float, float]) -> Agreement:
+        correlated = self.correlation >= _CORRELATED
+        gain, offset = self.tone(correlated)
+        # Where one is white or black through and through, only the way towards it can be followed.
+        there = np.abs(self.x - np.clip(gain * self.y + offset, 0, 255))
+        back = np.abs(self.y - np.clip((self.x - offset) / gain, 0, 255))
+        rest = np.sqrt(self.over(np.minimum(there, back) ** 2))
+        spread = np.sqrt(np.maximum(self.var_x, self.var_y))
+        same = correlated | (rest < np.maximum(_NEAR, 0.3 * spread))
+        detail = np.minimum(spread / _FULL, 1.0) * self.filled
+        total = float(detail.sum())
+        return Agreement(
+            placement,
+            typical=_median(self.correlation, detail),
+            detail=total,
+            share=float((detail * same).sum()) / total if total else 1.0,
+            differing=float((self.filled * ~same).sum() / self.filled.sum()),
+            worst=float(rest.max()),
+            gain=gain,
+            offset=offset,
+            shift=_median(np.abs(self.mean_x - self.mean_y), detail * same),
+            cover_a=cover[0],
+            cover_b=cover[1],
+        )
+
+    def tone(self, correlated: NDArray[np.bool_]) -> tuple[float, float]:
+        """The straight line from the second's brightness to the first's."""
+        if correlated.sum() < 4:
+            return 1.0, 0.0
+        ratio = self.cov[correlated].sum() / self.var_y[correlated].sum()
+        gain = float(np.clip(ratio, 0.3, 3.0))
+        return gain, float(np.median(self.mean_x[correlated] - gain * self.mean_y[correlated]))
 
 
-def _compare(
-    x: NDArray[np.float32], y: NDArray[np.float32], mask: NDArray[np.float32]
-) -> tuple[float, float, float, float, float, float] | None:
-    count = _cells(mask)
-    used = count >= _CELL * _CELL / 2
-    if not used.any():
-        return None
-    n = count[used]
-    xm, ym = x * mask, y * mask
-    mean_x, mean_y = _cells(xm)[used] / n, _cells(ym)[used] / n
-    var_x = np.maximum(_cells(xm * x)[used] / n - mean_x**2, 0)
-    var_y = np.maximum(_cells(ym * y)[used] / n - mean_y**2, 0)
-    cov = _cells(xm * y)[used] / n - mean_x * mean_y
-    correlated = cov / np.sqrt(np.maximum(var_x * var_y, 1.0)) >= _CORRELATED
-    gain, offset = _tone(mean_x, mean_y, var_y, cov, correlated)
-    forward = np.abs(x - np.clip(gain * y + offset, 0, 255))
-    backward = np.abs(y - np.clip((x - offset) / gain, 0, 255))
-    rest = np.minimum(forward, backward)
-    rest = np.sqrt(_cells(rest * rest * mask)[used] / n)
-    spread = np.sqrt(np.maximum(var_x, var_y))
-    same = (correlated & (rest < 4 * _NEAR)) | (rest < np.maximum(_NEAR, 0.5 * spread))
-    weight = np.minimum(spread / _TEXTURE, 1.0) * (n / _CELL**2)
-    total = float(weight.sum())
-    share = float((weight * same).sum()) / total if total > 0 else 1.0
-    differing = float((n * ~same).sum() / n.sum())
-    return share, total, differing, gain, offset, float(np.sqrt((rest**2 * n).sum() / n.sum()))
+def _means(values: _Gray) -> _Gray:
+    import cv2
+
+    height, width = values.shape
+    down, right = -height % _CELL, -width % _CELL
+    padded = cv2.copyMakeBorder(values, 0, down, 0, right, cv2.BORDER_CONSTANT, value=0)
+    size = padded.shape[1] // _CELL, padded.shape[0] // _CELL
+    return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA))
 
 
-def _tone(
-    mean_x: NDArray[np.float32],
-    mean_y: NDArray[np.float32],
-    var_y: NDArray[np.float32],
-    cov: NDArray[np.float32],
-    correlated: NDArray[np.bool_],
-) -> tuple[float, float]:
-    """The straight line from brightness y to brightness x, of the cells that correlate."""
-    if correlated.sum() < 4:
-        return 1.0, 0.0
-    gain = float(np.clip(cov[correlated].sum() / max(var_y[correlated].sum(), 1e-6), 0.3, 3.0))
-    return gain, float(np.median(mean_x[correlated] - gain * mean_y[correlated]))
+def _median(values: _Gray, weights: _Gray) -> float:
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])

@@ -14,6 +14,8 @@ _ALIKE = 0.6
 _RATIO = 0.85
 _REACH = 3.0
 _INLIERS = 5
+_SCALE = 6.0
+_STRETCH = 3.0
 _FLIPPED = (
     np.arange(4)[::-1, None, None] * 32 + np.arange(4)[:, None] * 8 + -np.arange(8) % 8
 ).ravel()
@@ -33,6 +35,17 @@ class Placement:
     matrix: NDArray[np.float64]
     support: int
 
+    @property
+    def scale(self) -> float:
+        """Pixels of the first picture that a pixel of the second is as long as."""
+        return float(np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
+
+    @property
+    def stretch(self) -> float:
+        """How many times longer one side becomes, compared with the other; at least 1."""
+        sides = np.linalg.norm(self.matrix[:, :2], axis=0)
+        return float(sides.max() / sides.min())
+
 
 def whole(a: Look, b: Look) -> Iterator[Placement]:
     """All of ``b`` on all of ``a``: upright, turned by right angles, mirrored."""
@@ -47,7 +60,9 @@ def whole(a: Look, b: Look) -> Iterator[Placement]:
             if likeness >= _ALIKE or (turns == 0 and not mirrored):
                 found.append((-likeness, turns, mirrored))
     for _, turns, mirrored in sorted(found)[:3]:
-        yield Placement(_turned(size_a, size_b, turns, mirrored), 0)
+        placed = Placement(_turned(size_a, size_b, turns, mirrored), 0)
+        if 1 / _SCALE < placed.scale < _SCALE and placed.stretch < _STRETCH:
+            yield placed
 
 
 def by_keypoints(a: Look, b: Look) -> Iterator[Placement]:
@@ -95,9 +110,27 @@ def _matched(a: Look, b: Look, *, mirrored: bool) -> Placement | None:
     )
     if matrix is None or (support := int(inliers.sum())) < _INLIERS:
         return None
+    matrix = _refined(matrix, source, target)
     if mirrored:
         matrix[:, 0] *= -1
-    return Placement(matrix, support)
+    placed = Placement(matrix, support)
+    return placed if 1 / _SCALE < placed.scale < _SCALE else None
+
+
+def _refined(
+    matrix: NDArray[np.float64], source: NDArray[np.float32], target: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """The map fitted again, by least squares, to the keypoints that it puts within a pixel."""
+    away = np.linalg.norm(source @ matrix[:, :2].T + matrix[:, 2] - target, axis=1)
+    near = away < max(1.0, float(np.sort(away)[_INLIERS - 1]))
+    x, y = source[near].T.astype(np.float64)
+    none, one = np.zeros_like(x), np.ones_like(x)
+    rows = np.stack([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)], 1)
+    fitted = np.linalg.lstsq(
+        rows.reshape(-1, 4), target[near].astype(np.float64).ravel(), rcond=None
+    )
+    p, q, right, down = fitted[0]
+    return np.array([[p, -q, right], [q, p, down]])
 
 
 def _matches(

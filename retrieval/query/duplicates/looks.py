@@ -14,6 +14,7 @@ SIDE = 160
 """Longest side, in pixels, at which pixels are compared."""
 _DETAIL = 256
 _TINY = 32
+_LEAST = 16
 _KEYPOINTS = 200
 _local = threading.local()
 
@@ -69,9 +70,12 @@ def _fit(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _keypoints(gray: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    none = np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8)
+    if min(gray.shape) < _LEAST:
+        return none
     found, descriptors = _sift().detectAndCompute(gray, None)
     if descriptors is None:
-        return np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8)
+        return none
     points = np.array([point.pt for point in found], np.float32)
     return points[:_KEYPOINTS], descriptors[:_KEYPOINTS]
 
