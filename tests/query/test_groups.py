@@ -7,7 +7,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.errors import QueryError
@@ -26,6 +26,7 @@ def ends(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return both[:, 0], both[:, 1]
 
 
+@settings(deadline=None)
 @given(graphs)
 def test_groups_are_disjoint_and_every_member_has_a_pair_with_what_stays(pairs):
     found = stars(*ends(pairs))
@@ -35,6 +36,7 @@ def test_groups_are_disjoint_and_every_member_has_a_pair_with_what_stays(pairs):
         assert pairs[pair] == (keep, member)
 
 
+@settings(deadline=None)
 @given(graphs)
 def test_no_two_that_stay_have_a_pair_and_who_goes_goes_for_a_better_one(pairs):
     found = stars(*ends(pairs))
@@ -45,6 +47,7 @@ def test_no_two_that_stay_have_a_pair_and_who_goes_goes_for_a_better_one(pairs):
         assert keep == min(others) < member
 
 
+@settings(deadline=None)
 @given(graphs, st.randoms(use_true_random=False))
 def test_the_order_of_the_pairs_changes_nothing(pairs, random):
     turned = [pair if random.random() < 0.5 else pair[::-1] for pair in pairs]
@@ -60,6 +63,7 @@ def test_a_chain_is_not_one_group():
     assert found.member.tolist() == list(range(1, 20, 2))
 
 
+@settings(deadline=None)
 @given(contents_of_images, graphs, st.booleans())
 def test_images_follow_their_contents(contents, pairs, same_bytes):
     held = set(contents)
