@@ -50,7 +50,7 @@ train-pocket: $(VENV)/.torch  ## Train the pocket text encoder again (DATA=../sh
 
 constraints:  ## Pin what today's newest compatible packages are
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
-	build/pins/bin/python -m pip --quiet install '.[api,cpu,demo,dev,heif,lancedb,openvino,pandas,ray,torch,train,ui]'
+	build/pins/bin/python -m pip --quiet install '.[api,cpu,demo,dev,heif,lancedb,map,openvino,pandas,ray,torch,train,ui]'
 	build/pins/bin/python -m pip freeze --exclude retrieval > constraints.txt
 
 clean:  ## Remove what was built, installed and cached here
