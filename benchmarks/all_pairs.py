@@ -200,19 +200,18 @@ def compare(n: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]
     names = [name for name in CONTENDERS if not options.only or name in options.only]
     names = [name for name in names if n <= _PEERS or name not in PEERS]
     facts: dict[str, Any] = {"cores": settings.cores(), "load": os.getloadavg()[0]}
-    if "ours, again" in names:
-        names.remove("ours, again")
-        run("ours", folder, threshold)
-        fill(folder / "collection", rows, late, n)
-        facts["ours, again"], _ = run("ours, again", folder, threshold)
-        print(f"  ours, again: {facts['ours, again']}", flush=True)
-    else:
-        fill(folder / "collection", rows, late, n)
-    del rows
     if n > _INDEXED:
         facts["index"] = index(folder)
     else:
         names = [name for name in names if name != "ours, approximate"]
+    if again := "ours, again" in names:
+        names.remove("ours, again")
+        run("ours", folder, threshold)
+    fill(folder / "collection", rows, late, n)
+    del rows
+    if again:
+        facts["ours, again"], _ = run("ours, again", folder, threshold)
+        print(f"  ours, again: {facts['ours, again']}", flush=True)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     pairs = {}
     for _ in range(options.rounds):
@@ -281,7 +280,7 @@ def main() -> None:
         kept = json.loads(options.out.read_text()) if options.out.exists() else {}
         found["times"] = ratios(found, n, kept, options.dim)
         print(json.dumps(found["times"], indent=1))
-        text = json.dumps({**kept, name: found}, indent=1, ensure_ascii=False)
+        text = json.dumps({**kept, name: kept.get(name, {}) | found}, indent=1, ensure_ascii=False)
         options.out.write_text(text + "\n")
 
 
