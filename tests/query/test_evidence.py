@@ -85,6 +85,7 @@ def test_an_edit_is_seen_through_and_named(photos, photo: str, name: str) -> Non
         (lambda p: p.resize((224, 224 * p.height // p.width * 2 // 3)), "stretched"),
         (lambda p: ImageOps.expand(p, p.width // 10, "white"), "crop of "),
         (lambda p: Image.merge("RGB", p.split()[::-1]), "colours changed"),
+        (lambda p: p.crop((12, 9, p.width, p.height)), "crop of 9"),
         (lambda p: edited("brightness", edited("jpeg", edited("crop", p))), "crop of 6"),
     ],
 )
@@ -187,3 +188,24 @@ def test_a_look_is_small_and_the_picture_stays_as_it_is(photos) -> None:
         assert photo.tobytes() == before
         assert found.descriptors.dtype == np.uint8
         assert len(found.points) == len(found.descriptors)
+
+
+@pytest.mark.slow
+def test_edits_of_real_photos_are_found_and_their_likes_are_not(shared_data) -> None:
+    """The figures of docs/duplicates.md, on a sample."""
+    files = sorted(shared_data("clothing").rglob("*.jpg"))[::7]
+    photos = [Image.open(file).convert("RGB") for file in files]
+    looks = [seen(photo) for photo in photos]
+    for name in TRANSFORMS:
+        found = [
+            compare(looks[i], seen(edited(name, photos[i], i))).tier in ("copy", "edited")
+            for i in range(0, len(photos), 4)
+        ]
+        assert np.mean(found) >= 0.95, name
+    small = np.stack([one.color.ravel() for one in looks]).astype(float)
+    small -= small.mean(axis=1, keepdims=True)
+    alike = small @ small.T / np.outer(*[np.linalg.norm(small, axis=1)] * 2)
+    first, second = np.nonzero(np.triu(alike, 1) > np.quantile(alike, 0.99))
+    assert len(first) > 300
+    told = [compare(looks[i], looks[j]).tier for i, j in zip(first, second, strict=True)]
+    assert sum(tier in ("copy", "edited") for tier in told) <= 2  # the data hold a few real ones

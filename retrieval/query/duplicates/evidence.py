@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,18 @@ from retrieval.query.duplicates.tiers import Tier
 __all__ = ["Evidence", "Look", "compare", "look"]
 
 _TYPICAL = 0.92
-_SHARE = 0.5
-_ALL = 0.98
+"""Likes correlate up to 0.89 (of 8,000 pairs of photos and of texts in one layout), copies from
+0.94 on; in between are mostly fine stripes, which shrinking spoils."""
+_SHARE, _CLEAR, _ALL = 0.5, 0.95, 0.98
 _DETAIL = 6.0
+"""Cells full of detail from which on a picture can be told by them."""
 _COVER = 0.5
 _FLAT = 6.0
+_EDGE = 0.03
 _SAME_PLACE = 12
 _STRETCHED = 1.04
 _SHIFT = 6.0
-_OVERLAY = 0.04
-_CORNERS = 0.1
+_OVERLAY, _CORNERS = 0.04, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,12 @@ def compare(a: Look, b: Look) -> Evidence:
     """
     if _order(b) < _order(a):
         a, b = b, a
-    best = _best(a, b, list(whole(a, b)))
-    if best is not None and best.share > 0.95:
-        return _told(a, b, best)
-    placements = list(by_keypoints(a, b))
-    others = [one for one in (best, _best(a, b, placements)) if one is not None]
-    if others:
-        return _told(a, b, max(others, key=lambda seen: seen.typical))
+    shots, placements = _shots(a, b, whole(a, b)), []
+    if all(seen.share <= _CLEAR for seen in shots):
+        placements = list(by_keypoints(a, b))
+        shots += _shots(a, b, placements)
+    if shots:
+        return _told(a, b, max(shots, key=_likeliness))
     support = max((placement.support for placement in placements), default=0)
     if support >= _SAME_PLACE:
         return Evidence("scene", f"{support} details arranged alike")
@@ -60,11 +62,15 @@ def _order(one: Look) -> tuple[int, int, bytes, bytes]:
     return (one.width, one.height, one.gray.tobytes(), one.color.tobytes())
 
 
-def _best(a: Look, b: Look, placements: list[Placement]) -> Agreement | None:
-    """The best of the placements in which the pixels say that it is one shot."""
+def _shots(a: Look, b: Look, placements: Iterable[Placement]) -> list[Agreement]:
+    """What was seen in those placements in which the pixels say that it is one shot."""
     found = [agree(a, b, placement) for placement in placements]
-    good = [seen for seen in found if seen is not None and _one_shot(a, b, seen)]
-    return max(good, key=lambda seen: seen.typical, default=None)
+    return [seen for seen in found if seen is not None and _one_shot(a, b, seen)]
+
+
+def _likeliness(seen: Agreement) -> float:
+    # Keypoints always fit a little better than the whole: that alone is no crop.
+    return seen.share - (_EDGE if seen.placement.support else 0)
 
 
 def _one_shot(a: Look, b: Look, seen: Agreement) -> bool:
@@ -83,8 +89,8 @@ def _one_shot(a: Look, b: Look, seen: Agreement) -> bool:
 def _told(a: Look, b: Look, seen: Agreement) -> Evidence:
     turned, whys = _movement(seen.placement)
     cover = round(100 * min(seen.cover_a, seen.cover_b))
-    if cover < 95:
-        whys.append(f"crop of {cover} %")
+    if cover < 95 or (seen.placement.support and not whys):
+        whys.append(f"crop of {min(cover, 99)} %")
     if change := _color_change(a, b, seen):
         whys.append(change)
     if seen.shift > _SHIFT:
