@@ -135,7 +135,7 @@ def test_a_collection_is_fitted_to_its_own_images(collection):
     )
     assert fit.sampled == 6 and fit.recall is not None and fit.threshold in GRID
     assert set(fit.by_transform) >= {"resize", "jpeg", "crop", "flip"}
-    assert told[-1] == (6, 6)
+    assert (6, 6) in told and told[-1][0] == told[-1][1]
     again = fit_threshold(
         collection, "pocket-visual", tiers=TIERS, sample=6, tell=lambda *_: pytest.fail("kept")
     )

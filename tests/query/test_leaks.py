@@ -58,8 +58,13 @@ def test_leaks_between_splits_are_all_found_and_none_invented(photos, parted):
     assert found.to_arrow().num_rows == len(found.to_pandas()) == len(expected)
 
 
-def test_any_column_parts_and_an_unknown_one_is_named(parted):
-    assert len(parted.leaks("label", threshold=THRESHOLD)) == 0
+def test_any_column_parts_but_one_that_parts_nothing(parted):
+    found = parted.leaks("size_bytes", threshold=THRESHOLD)
+    assert {leak.kind for leak in found} == {"copy", "edited"}
+    with pytest.raises(QueryError, match="only the value 'x'"):
+        parted.leaks("label", threshold=THRESHOLD)
+    with pytest.raises(QueryError, match="no values"):
+        parted.leaks(threshold=THRESHOLD, where="split is null")
     with pytest.raises(QueryError, match="no column 'fold'"):
         parted.leaks("fold", threshold=THRESHOLD)
 

@@ -62,7 +62,7 @@ class Duplicating(Indexed):
             at: take this threshold, and say what to expect of it.
             sample: how many images are copied; all where there are fewer.
             seed: of the sample.
-            tell: called with the images that are done, and all.
+            tell: called with what is done and all there is to do: copies, then comparisons.
 
         Raises:
             EncoderError: if the space's encoder is not here.
@@ -152,7 +152,7 @@ class Duplicating(Indexed):
         known = census(store, where)
         links = _links(pairs, asked, known, known)
         groups = grouped(store, known, links, keep, same_bytes="exact" in asked)
-        return Duplicates(groups, _stood_on(store, name, bar, fit, pairs))
+        return Duplicates(_stood_on(store, name, bar, fit, pairs), groups)
 
     def leaks(
         self,
@@ -179,12 +179,12 @@ class Duplicating(Indexed):
             tell: called with what is done and all there is to do, for one step after the other.
 
         Raises:
-            QueryError: if there is no such column; and as for :meth:`duplicates`.
+            QueryError: if the column has fewer than two values; and as for :meth:`duplicates`.
             SpaceMismatch: if the vectors of the two collections are not by the same encoder.
         """
         asked = _tiers(tiers)
         if against is None:
-            leaks.check_column(self.store, between)
+            leaks.check_column(self.store.again(), between, where)
         name, bar, fit = _bar(self, space, threshold, asked, where, tell)
         pairs = None
         if name is not None and bar is not None:
@@ -207,7 +207,7 @@ class Duplicating(Indexed):
             links = _links(pairs, asked, known, theirs)
             same = shared(store, other, (known, theirs)) if exact else []
             found = leaks.across_collections((store, other), (known, theirs), links, same)
-        return Leaks(found, _stood_on(store, name, bar, fit, pairs))
+        return Leaks(_stood_on(store, name, bar, fit, pairs), found)
 
     def check(
         self,

@@ -73,16 +73,50 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Duplicates:
-    """Groups of duplicates, disjoint; the best image to keep first.
+class Answer:
+    """An answer about pairs.
 
     Attributes:
-        groups: see :class:`Group`.
-        asked: collection, space, threshold, version: what they are true for.
+        asked: what it stands on.
+    """
+
+    asked: Asked
+
+    @property
+    def space(self) -> str | None:
+        """Whose vectors were compared; None where only bytes were."""
+        return self.asked.space
+
+    @property
+    def threshold(self) -> float | None:
+        """Cosine from which on pairs were looked at; None where only bytes were compared."""
+        return self.asked.threshold
+
+    @property
+    def fit(self) -> Fit | None:
+        """Where the threshold comes from; None for a number that was given."""
+        return self.asked.fit
+
+    @property
+    def recall(self) -> Share | None:
+        """Measured share of the pairs above the threshold that were looked at; None if all."""
+        return self.asked.recall
+
+    @property
+    def version(self) -> int:
+        """Of the collection."""
+        return self.asked.version
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Duplicates(Answer):
+    """Groups of duplicates, disjoint.
+
+    Attributes:
+        groups: see :class:`Group`; in the order of the keep policy.
     """
 
     groups: tuple[Group, ...]
-    asked: Asked
 
     def __len__(self) -> int:
         """Number of groups."""
@@ -95,17 +129,7 @@ class Duplicates:
     def __repr__(self) -> str:
         """Short, for the prompt."""
         going = sum(len(group.members) for group in self.groups)
-        return f"<Duplicates groups={len(self)} members={going} threshold={self.asked.threshold}>"
-
-    @property
-    def threshold(self) -> float | None:
-        """Cosine from which on pairs were looked at; None where only bytes were compared."""
-        return self.asked.threshold
-
-    @property
-    def fit(self) -> Fit | None:
-        """Where the threshold comes from; None for a number that was given."""
-        return self.asked.fit
+        return f"<Duplicates groups={len(self)} members={going} threshold={self.threshold}>"
 
     def to_arrow(self) -> pa.Table:
         """The plan: one row an image that would go, with the image that stays and why.

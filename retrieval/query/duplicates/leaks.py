@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import QueryError
 from retrieval.query.duplicates.census import Census
-from retrieval.query.duplicates.found import Asked, as_frame, described
+from retrieval.query.duplicates.found import Answer, as_frame, described
 from retrieval.query.duplicates.grouping import SAME_BYTES, Links, records
 from retrieval.query.duplicates.tiers import TIERS, Tier
 from retrieval.store import Store
@@ -44,8 +44,8 @@ class Leak:
     sides: tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Leaks:
+@dataclass(frozen=True, slots=True, repr=False)
+class Leaks(Answer):
     """All leaks, the strongest tiers first, then the highest scores.
 
     An image that leaks is in one of them at least. Where several images of the same bytes are on
@@ -53,11 +53,9 @@ class Leaks:
 
     Attributes:
         pairs: see :class:`Leak`.
-        asked: what they are true for.
     """
 
     pairs: tuple[Leak, ...]
-    asked: Asked
 
     def __len__(self) -> int:
         """Number of leaks."""
@@ -69,7 +67,7 @@ class Leaks:
 
     def __repr__(self) -> str:
         """Short, for the prompt."""
-        return f"<Leaks n={len(self)} threshold={self.asked.threshold}>"
+        return f"<Leaks n={len(self)} threshold={self.threshold}>"
 
     def to_arrow(self) -> pa.Table:
         """One row a leak."""
@@ -106,14 +104,23 @@ class _Ids:
     sides: tuple[str, str]
 
 
-def check_column(store: Store, column: str) -> None:
-    """See that there is a column to part images by.
+def check_column(store: Store, column: str, where: str | None) -> None:
+    """See that a column parts images: a leak check that compares nothing would always pass.
 
     Raises:
-        QueryError: naming those there are.
+        QueryError: if there is no such column, or fewer than two values in it.
+        FilterError: if ``where`` does not parse or fit the columns.
     """
     if column not in (names := store.columns().names):
         raise QueryError(f"no column {column!r} in {store.uri}; there are {', '.join(names)}")
+    told = store.rows(store.ids(where), [column])[column].to_pylist()
+    values = sorted({str(value) for value in told if value is not None})
+    if len(values) < 2:
+        has = f"only the value {values[0]!r}" if values else "no values"
+        raise QueryError(
+            f"nothing to compare: column {column!r} has {has}. `retrieval index --labels "
+            "FILE.csv:COLUMN` brings in a column `split`; --against compares two collections"
+        )
 
 
 def across_values(

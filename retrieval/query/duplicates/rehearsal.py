@@ -34,6 +34,7 @@ Tell = Callable[[int, int], None]
 _SIDE = 1024  # encoders look at less; the edits are to take no longer for large photos
 _BATCH = 4
 _BLOCK_ROWS = 8192
+_TOLD = 256  # pairs between two calls of tell
 _NEAREST = 200  # of one copy that are compared; those of the fits seen are fewer by far
 
 
@@ -69,7 +70,7 @@ def rehearse(
         sample: how many images to copy; all where there are fewer.
         seed: of the sample and of the copies.
         at: a threshold that will be asked about besides those that are affordable.
-        tell: called with the images that are done, and all.
+        tell: called with what is done and all there is to do: images, then pairs.
     """
     order = np.argsort(vectors.ids)
     ids = vectors.ids[order]
@@ -86,10 +87,8 @@ def rehearse(
     candidates = _candidates(vectors, own, ids)
     floor = float(GRID[affordable(candidates)][0])
     false_scores = _false(
-        vectors, ids, copies, comparer, wanted, floor if at is None else min(at, floor)
+        vectors, ids, copies, comparer, wanted, floor if at is None else min(at, floor), tell
     )
-    if tell is not None:
-        tell(shape[0], shape[0])
     scores = np.clip(np.einsum("std,sd->st", copies.vectors, own), -1, 1)
     return Rehearsal(tuple(TRANSFORMS), scores, verified, false_scores, candidates)
 
@@ -119,7 +118,7 @@ def _copied(
             looks += seen
             originals += [image_id for image_id, _ in some]
             if tell is not None:
-                tell(len(originals) - 1, total)  # the comparison is still to come
+                tell(len(originals), total)
     shape = (len(originals), len(TRANSFORMS))
     whole = np.concatenate(vectors) if vectors else np.empty((0, encoder.spec.dim), np.float32)
     rows = [looks[at : at + shape[1]] for at in range(0, len(looks), shape[1])]
@@ -161,6 +160,7 @@ def _false(
     comparer: Comparer,
     wanted: Sequence[int],
     floor: float,
+    tell: Tell | None,
 ) -> NDArray[np.float32]:
     """Scores of one copy an image with strangers that are taken for the same.
 
@@ -176,7 +176,12 @@ def _false(
     rank = np.arange(len(which)) - np.searchsorted(which, which)
     which, others, scores = (each[rank < _NEAREST] for each in (which, others, scores))
     seen = [copies.looks[i][i % kinds] for i in which.tolist()]
-    tiers = [TIERS.index(found.tier) for found in comparer.against(seen, others)]
+    tiers: list[int] = []
+    for at in range(0, len(seen), _TOLD):
+        found = comparer.against(seen[at : at + _TOLD], others[at : at + _TOLD])
+        tiers += [TIERS.index(each.tier) for each in found]
+        if tell is not None:
+            tell(len(tiers), len(seen))
     alike = np.isin(np.array(tiers, dtype=np.int64), wanted)
     which, others, scores = which[alike], others[alike], scores[alike]
     also = comparer.compare(copies.originals[which], others)
