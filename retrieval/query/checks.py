@@ -60,8 +60,9 @@ def status(collection: Collection, where: str | None = None) -> dict[str, Any]:
 
 def _made(store: Store) -> list[dict[str, Any]]:
     """Where the made columns come from, and how many images are newer than their values."""
+    outdated = store.made.outdated()
     return [
-        {"name": name, **asdict(made), "outdated": store.made.outdated(name)}
+        {"name": name, **asdict(made), "outdated": outdated[name]}
         for name, made in sorted(store.made.columns().items())
     ]
 

@@ -135,10 +135,11 @@ class MadeColumns:
         with self._tables.images.reading() as dataset:
             return dataset.to_table(columns=["image_id", *names])
 
-    def outdated(self, name: str) -> int:
-        """How many images have no value in a column, or one from before they were changed."""
-        made = self.columns()[name]
+    def outdated(self) -> dict[str, int]:
+        """How many images have no value in each column, or one from before they were changed."""
+        made = self.columns()
         with self._tables.images.reading() as dataset:
-            if name not in dataset.schema.names:
-                return int(dataset.count_rows())
-            return int(dataset.count_rows(changed_since(made.version)))
+            since = {p.version for p in made.values()}
+            counts = {version: int(dataset.count_rows(changed_since(version))) for version in since}
+            there, images = set(dataset.schema.names), int(dataset.count_rows())
+        return {n: counts[p.version] if n in there else images for n, p in made.items()}

@@ -83,10 +83,10 @@ def test_provenance_says_what_is_outdated(filled, rows):
     found = again.made.columns()["x"]
     assert (found.made_by, found.space, found.parameters) == ("test", "visual", {"k": 3})
     assert found.version < found.written <= again.version
-    assert again.made.outdated("x") == 0
+    assert again.made.outdated()["x"] == 0
     filled.upsert(rows([1, 500]))
     filled.update(pa.table({"image_id": [2], "label": ["new"]}))
-    assert again.refresh() and again.made.outdated("x") == 3
+    assert again.refresh() and again.made.outdated()["x"] == 3
     kept = values(again, "x")
     assert kept[500] == (None,) and kept[2] == (2.0,)
 
@@ -127,9 +127,9 @@ def test_a_failed_write_leaves_what_was(filled, monkeypatch):
     again = filled.again()
     assert values(again, "x")[1] == (1.0,)
     assert again.made.columns()["x"].version == 0, "unfinished: all of it counts as outdated"
-    assert again.made.outdated("x") == again.count()
+    assert again.made.outdated()["x"] == again.count()
     again.made.write(column([1], x=[3.0]), Provenance("test", version=again.version))
-    assert values(again, "x")[1] == (3.0,) and again.made.outdated("x") == 0
+    assert values(again, "x")[1] == (3.0,) and again.made.outdated()["x"] == 0
 
 
 def test_what_others_write_meanwhile_is_kept(filled, rows, monkeypatch):
@@ -224,3 +224,22 @@ def test_what_is_remembered_must_be_whole(filled):
     filled._tables.manifest.set_columns({"x": {"strange": 1}})
     with pytest.raises(made_module.SchemaError, match="damaged"):
         filled.made.columns()
+
+
+@pytest.mark.parametrize("name", ["a b", "50%20ü", "x#y?z", "c+d&e"])
+def test_any_place_takes_columns(tmp_path, space, rows, name):
+    store = Store.create(tmp_path / name, [space()])
+    store.upsert(rows([1, 2]))
+    store.made.write(column([2], x=[0.5]), Provenance("test", version=store.version))
+    assert values(Store.open(tmp_path / name), "x") == {1: (None,), 2: (0.5,)}
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_bucket_takes_columns(bucket, space, rows):
+    store = Store.create("s3://bucket/made", [space()], storage_options=bucket)
+    store.upsert(rows([1, 2]))
+    for number in (0.5, 1.5):
+        store.made.write(column([2], x=[number]), Provenance("test", version=store.version))
+    again = Store.open("s3://bucket/made", storage_options=bucket)
+    assert values(again, "x") == {1: (None,), 2: (1.5,)}
+    assert again.made.outdated()["x"] == 0
