@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from retrieval.errors import CollectionError
+from retrieval.errors import CollectionError, VersionGone
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,15 +78,20 @@ class Table:
         """The snapshot, for reading.
 
         Raises:
-            CollectionError: if its files cannot be read, as after another process's purge.
+            VersionGone: if it cannot be read and is not the latest any more, as after another
+                process's purge.
+            CollectionError: if it cannot be read otherwise.
         """
         snapshot = self.snapshot
         try:
             yield snapshot
         except (OSError, ValueError, RuntimeError) as error:
-            raise CollectionError(
-                f"version {snapshot.version} of {snapshot.uri} cannot be read: {error}; "
-                "if it was purged, refresh or open the collection again"
+            what = f"version {snapshot.version} of {snapshot.uri} cannot be read"
+            if _is_latest(snapshot):
+                raise CollectionError(f"{what}: {_without_place(error)}") from error
+            raise VersionGone(
+                f"{what}, maybe since it was purged: refresh or open the collection again; "
+                f"{_without_place(error)}"
             ) from error
 
     def batches(
@@ -95,7 +100,7 @@ class Table:
         """Rows of the version that is read now, streamed, in no order; no batch is empty.
 
         Raises:
-            CollectionError: if the version's files are gone.
+            VersionGone, CollectionError: if the version cannot be read.
         """
         scanner = self.snapshot.scanner(columns=list(columns), batch_size=batch_rows, filter=where)
         found = scanner.to_batches()
@@ -230,6 +235,13 @@ def _patient(dataset: Any, key: str) -> Any:
     """A merge by ``key`` that waits out other writers."""
     builder = dataset.merge_insert(key).when_matched_update_all()
     return builder.conflict_retries(_RETRIES).retry_timeout(_RETRY_TIMEOUT)
+
+
+def _is_latest(snapshot: Any) -> bool:
+    try:
+        return bool(snapshot.latest_version == snapshot.version)
+    except (OSError, ValueError, RuntimeError):
+        return True
 
 
 def _without_place(error: Exception) -> str:

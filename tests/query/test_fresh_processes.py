@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from retrieval import folders
+from retrieval.errors import VersionGone
 from retrieval.query import Collection, indexing, views
 from retrieval.query.indexing import Indexes
 from retrieval.store import Store
@@ -221,3 +222,24 @@ def test_a_process_killed_at_any_time_leaves_an_index_that_is_right(tmp_path):
 @pytest.mark.slow
 def test_processes_killed_many_times_leave_an_index_that_is_right(tmp_path):
     killed_at_any_time(made(tmp_path / "c"), 40)
+
+
+def test_a_search_goes_on_where_another_process_purges_meanwhile(tmp_path, monkeypatch):
+    collection = right(made(tmp_path / "c"))
+    before = collection.store.again()
+    found, purged = collection._searcher._found, []
+
+    def overtaken(*asked):
+        answer = found(*asked)
+        if not purged:  # between the neighbours and their records
+            other = Collection(Store.open(collection.uri))
+            purged.append(other.delete([int(answer[0].ids[0, 0])], purge=True))
+        return answer
+
+    monkeypatch.setattr(collection._searcher, "_found", overtaken)
+    hits = collection.search(vector=unit(7, 1)[0], space=SPACE, k=5)
+    assert purged == [1]
+    right_now = right(tmp_path / "c").search(vector=unit(7, 1)[0], space=SPACE, k=5)
+    assert [hit.image for hit in hits] == [hit.image for hit in right_now]
+    with pytest.raises(VersionGone, match="open the collection again"):
+        before.rows(before.ids(), ["uri"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import CollectionError, DamagedIndex
+from retrieval.errors import CollectionError, DamagedIndex, VersionGone
 from retrieval.query.indexed import Indexed
 from retrieval.query.space_vectors import SpaceVectors
 from retrieval.query.view import View
@@ -123,8 +123,8 @@ def with_contents(
                 raise
             with collection._lock:
                 collection._searcher.views.distrust(contents.view, error)
-        except CollectionError:
-            if last or not _purged(contents):
+        except VersionGone:
+            if last:
                 raise
     raise AssertionError("the last try answers or raises")
 
@@ -209,8 +209,3 @@ def _hash(text: str) -> bytes:
     except ValueError:
         pass
     return hashlib.blake2b(text.encode(), digest_size=_HASH_BYTES).digest()
-
-
-def _purged(contents: Contents) -> bool:
-    """Whether the version that was read is not the newest any more, and so may be gone."""
-    return contents.store.again().version != contents.store.version
