@@ -116,3 +116,11 @@ def test_pairs_that_do_not_match_up_are_refused(store) -> None:
         Comparer(store).compare([10, 11], [12])
     with pytest.raises(QueryError, match="99"):
         Comparer(store).compare([10], [99])
+
+
+def test_bytes_and_sizes_that_nobody_wrote_down_say_nothing(store, photos):
+    nobody = {"content_hash": [None, None], "width": [None, 0], "height": [None, 0]}
+    store.update(pa.table({"image_id": [10, 12], **nobody}))
+    assert told(Comparer(store), [10], [12]) == [("concept", "alike by their vectors only")]
+    store.update(pa.table({"image_id": [11, 16], **nobody}))
+    assert told(Comparer(store), [11], [16]) == [("copy", "re-encoded")]

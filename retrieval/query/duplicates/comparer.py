@@ -93,7 +93,8 @@ class Comparer:
             store.rows(ids, columns).to_pylist()
             for store, ids in zip(self._stores, (a, b), strict=True)
         ]
-        differ = [x["content_hash"] != y["content_hash"] for x, y in zip(*facts, strict=True)]
+        hashes = ([row["content_hash"] for row in rows] for rows in facts)
+        differ = [not x or x != y for x, y in zip(*hashes, strict=True)]
         looks: dict[_Key, Look | None] = {}
         for side in dict.fromkeys(sides):
             wanted = [ids[differ] for s, ids in zip(sides, (a, b), strict=True) if s == side]
@@ -178,7 +179,9 @@ def _looked(thumbnail: bytes | None) -> Look | None:
 
 def _sized(a: dict[str, Any], b: dict[str, Any]) -> str:
     """How the sizes of two files of one picture relate, in words."""
-    areas = sorted(one["width"] * one["height"] for one in (a, b))
+    areas = sorted((one["width"] or 0) * (one["height"] or 0) for one in (a, b))
+    if not areas[0]:
+        return "re-encoded"  # nobody wrote down how large they are
     ratio = float(np.sqrt(areas[0] / areas[1]))
     if ratio > 0.99:
         return "re-encoded"

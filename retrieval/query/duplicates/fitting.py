@@ -12,6 +12,7 @@ from retrieval.encoders import Encoder
 from retrieval.errors import EncoderError, SpaceMismatch
 from retrieval.query.duplicates import rehearsal
 from retrieval.query.duplicates.census import census
+from retrieval.query.duplicates.evidence import METHOD
 from retrieval.query.duplicates.fit import Fit, choose, judge
 from retrieval.query.duplicates.tiers import Tier
 from retrieval.query.indexed import Indexed
@@ -42,7 +43,7 @@ def fit_threshold(
     plain = where is None and at is None
     key: dict[str, Any] = {
         "owner": [store.collection_id, *store.space(space).identity],
-        "asked": [list(tiers), sample, seed],
+        "asked": [list(tiers), sample, seed, METHOD],
     }
     place = Indexes(store).folder(space) / ".fit"
     if plain and (kept := _kept(place, key, len(vectors.ids))) is not None:

@@ -20,14 +20,13 @@ import numpy as np
 from retrieval import folders
 from retrieval.errors import CollectionError
 from retrieval.query.duplicates.contents import as_arrow, from_arrow, hashes_of, positions_in
+from retrieval.query.duplicates.evidence import METHOD
 from retrieval.query.duplicates.kept import Kept
 from retrieval.query.indexing import Indexes
 from retrieval.store import Store
 from retrieval.vectors.index_files import discard
 
 NOTE = "pairs.json"
-METHOD = 1
-"""Of telling tiers: what another one said is not used."""
 _CONTENTS, _PAIRS = "contents.arrow", "pairs.arrow"
 _TRIES = 3
 _log = logging.getLogger(__name__)
