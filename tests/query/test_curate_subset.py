@@ -64,7 +64,8 @@ def test_farthest_is_the_plain_algorithm(seed, groups):
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("seed", range(4))
 def test_coverage_is_the_plain_algorithm(seed, groups, monkeypatch):
-    monkeypatch.setattr("retrieval.query.curate.coverage._BLOCK_BYTES", 4 * 120 * 7)
+    monkeypatch.setattr("retrieval.query.curate.coverage._ROWS", 50)
+    monkeypatch.setattr("retrieval.query.curate.coverage._COLUMNS", 7)
     monkeypatch.setattr("retrieval.query.curate.coverage._AGAIN", 3)
     some = candidates(seed, 120, groups, 40)
     assert coverage(some, 40, None).tolist() == plain(some, 40, None)

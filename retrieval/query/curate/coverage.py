@@ -15,7 +15,7 @@ from retrieval.query.curate.candidates import Candidates, Open
 from retrieval.query.curate.closeness import Tell
 from retrieval.types import Embeddings
 
-_BLOCK_BYTES = 32 << 20  # of cosines at a time
+_ROWS, _COLUMNS = 4096, 512  # cosines at a time: as many as caches hold
 _DIGITS = 4
 _AGAIN = 32  # gains that are computed again together
 
@@ -34,9 +34,8 @@ def coverage(candidates: Candidates, n: int, tell: Tell | None) -> NDArray[np.in
     count = len(rows)
     covered = np.zeros(count, dtype=np.float32)
     gains = np.empty(count)
-    step = max(1, _BLOCK_BYTES // (4 * max(1, count)))
-    for start in range(0, count, step):
-        stop = min(start + step, count)
+    for start in range(0, count, _COLUMNS):
+        stop = min(start + _COLUMNS, count)
         gains[start:stop] = _gains(rows, np.arange(start, stop), covered)
         if tell is not None:
             tell(stop, count + n)
@@ -78,9 +77,13 @@ def _gains(
     rows: Embeddings, at: NDArray[np.int64], covered: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """float64 ``[len(at)]``: by how much each candidate would raise the sum."""
-    better = rows @ rows[at].T
-    better -= covered[:, None]
-    np.maximum(better, 0.0, out=better)
+    wanted = rows[at].T
+    total = np.full(len(at), -covered.sum(dtype=np.float64))
+    for start in range(0, len(rows), _ROWS):
+        part = slice(start, start + _ROWS)
+        cosines = rows[part] @ wanted
+        np.maximum(cosines, covered[part, None], out=cosines)
+        total += cosines.sum(axis=0, dtype=np.float64)
     # Two images that cover each other alone gain the same: the last digits must not decide.
-    found: NDArray[np.float64] = np.round(better.sum(axis=0, dtype=np.float64), _DIGITS)
+    found: NDArray[np.float64] = np.round(total, _DIGITS)
     return found
