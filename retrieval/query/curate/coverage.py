@@ -17,7 +17,7 @@ from retrieval.types import Embeddings
 
 _ROWS, _COLUMNS = 4096, 512  # cosines at a time: as many as caches hold
 _DIGITS = 4
-_AGAIN = 32  # gains that are computed again together
+_AGAIN = 256  # gains that are computed again together
 
 
 def coverage(candidates: Candidates, n: int, tell: Tell | None) -> NDArray[np.int64]:
