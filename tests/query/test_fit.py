@@ -29,12 +29,13 @@ from tests.pictures import write_pictures
 TIERS = ("exact", "copy", "edited")
 
 
-def rehearsal(scores, false=(), candidates=None, verified=True) -> Rehearsal:
+def rehearsal(scores, false=(), candidates=None, verified=True, alone=None) -> Rehearsal:
     made = np.array(scores, dtype=np.float32)
     few = np.zeros(len(GRID)) if candidates is None else candidates
     names = [f"edit {i}" for i in range(made.shape[1])]
     checked = np.broadcast_to(np.asarray(verified), made.shape)
-    return Rehearsal(names, made, checked, np.array(false, dtype=np.float32), few)
+    strangers = np.array(false, dtype=np.float32)
+    return Rehearsal(names, made, checked, strangers, len(made) if alone is None else alone, few)
 
 
 def test_it_is_the_highest_that_finds_nearly_all_without_strangers():
@@ -57,6 +58,9 @@ def test_it_says_so_where_nothing_is_precise_or_nothing_is_found():
     assert "precision" in note
     _, note = choose(rehearsal([[0.5]] * 10, verified=False))
     assert "none of the copies" in note
+    threshold, note = choose(seen := rehearsal([[0.5]] * 10, alone=0))
+    assert threshold == 0.5 and "more than once" in note
+    assert judge(seen, threshold, TIERS, 0, note).precision is None
 
 
 def test_the_figures_are_what_was_seen():
@@ -65,6 +69,8 @@ def test_the_figures_are_what_was_seen():
     assert fit.recall is not None and fit.precision is not None
     assert fit.recall.value == 0.75 and fit.precision.value == pytest.approx(1.5 / 2.5)
     assert [fit.by_transform[f"edit {i}"].value for i in (0, 1)] == [1.0, 0.5]
+    half = judge(rehearsal([[0.9, 0.6], [0.8, 0.4]], false=[0.7], alone=1), 0.6, TIERS, 3, "")
+    assert half.precision is not None and half.precision.value == pytest.approx(0.75 / 1.75)
     assert Fit.of_json(json.loads(json.dumps(fit.as_json()))) == fit
 
 

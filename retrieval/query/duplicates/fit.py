@@ -23,6 +23,7 @@ MOST_CANDIDATES = 50.0
 
 _PRECISION = 0.99
 _RECALL_MARGIN = 0.005
+_NOBODY_ALONE = "every image seems to be there more than once: nothing tells the precision"
 _FEWEST_LABELLED = 4
 _Z = 1.96  # two-sided 95 % of a normal distribution
 
@@ -48,8 +49,8 @@ class Fit:
 
     Attributes:
         threshold: cosine from which on a pair is looked at.
-        precision: share of the reported pairs that are right; None where nothing was reported.
-            Of self-made copies: found copies / (found copies + false pairs), as if every image had
+        precision: share of the reported pairs that are right; None where nothing tells it. Of
+            self-made copies: found copies / (found copies + false pairs), as if every image had
             one copy in the collection.
         recall: share of the known copies that are found; None where there were none.
         tiers: the tiers that count as found.
@@ -97,8 +98,9 @@ class Rehearsal:
         transforms: names ``[t]``.
         scores: float32 ``[s, t]``: of each copy with its original.
         verified: bool ``[s, t]``: whether the pair's tier is one asked for.
-        false_scores: float32 ``[f]``: of one copy an image with images that it is no copy of, where
-            the tier is one asked for.
+        false_scores: float32 ``[f]``: of one copy each of some of the images with images that it is
+            no copy of, where the tier is one asked for.
+        alone: how many images those are.
         candidates: float64 ``[len(GRID)]``: others that reach each threshold, mean over the images.
     """
 
@@ -106,6 +108,7 @@ class Rehearsal:
     scores: NDArray[np.float32]
     verified: NDArray[np.bool_]
     false_scores: NDArray[np.float32]
+    alone: int
     candidates: NDArray[np.float64]
 
 
@@ -132,7 +135,7 @@ def choose(seen: Rehearsal) -> tuple[float, str]:
         return float(GRID[few][0]), "none of the copies made for the fit was found"
     if fine.any():
         good = fine & (recall >= recall[fine].max() - _RECALL_MARGIN)
-        return float(GRID[good][-1]), ""
+        return float(GRID[good][-1]), "" if seen.alone else _NOBODY_ALONE
     best = few & (precision == precision[few].max())
     best &= recall == recall[best].max()
     return float(GRID[best][-1]), f"no threshold reaches a precision of {_PRECISION}"
@@ -144,7 +147,7 @@ def judge(seen: Rehearsal, threshold: float, tiers: Sequence[Tier], seed: int, n
     found = seen.verified & (seen.scores >= np.float32(threshold))
     false = int((seen.false_scores >= np.float32(threshold)).sum())
     recall = _mean(found.mean(axis=1), found.shape[1])
-    right = recall.value * images
+    right = recall.value * seen.alone
     at = int(np.clip(np.floor(threshold * (len(GRID) - 1) + 1e-9), 0, len(GRID) - 1))
     return Fit(
         threshold=threshold,
@@ -242,7 +245,7 @@ def _false(seen: Rehearsal) -> NDArray[np.float64]:
     """False pairs of one copy at each threshold, ``[len(GRID)]``."""
     ordered = np.sort(seen.false_scores)
     above = len(ordered) - np.searchsorted(ordered, GRID.astype(np.float32), side="left")
-    return np.asarray(above / len(seen.scores), dtype=np.float64)
+    return np.asarray(above / max(1, seen.alone), dtype=np.float64)
 
 
 def _best_f1(hits: NDArray[np.int64], reported: NDArray[np.int64], same: int) -> int:

@@ -86,11 +86,11 @@ def rehearse(
     verified = np.isin([TIERS.index(each.tier) for each in evidence], wanted).reshape(shape)
     candidates = _candidates(vectors, own, ids)
     floor = float(GRID[affordable(candidates)][0])
-    false_scores = _false(
+    false_scores, alone = _false(
         vectors, ids, copies, comparer, wanted, floor if at is None else min(at, floor), tell
     )
     scores = np.clip(np.einsum("std,sd->st", copies.vectors, own), -1, 1)
-    return Rehearsal(tuple(TRANSFORMS), scores, verified, false_scores, candidates)
+    return Rehearsal(tuple(TRANSFORMS), scores, verified, false_scores, alone, candidates)
 
 
 def _copied(
@@ -161,11 +161,12 @@ def _false(
     wanted: Sequence[int],
     floor: float,
     tell: Tell | None,
-) -> NDArray[np.float32]:
-    """Scores of one copy an image with strangers that are taken for the same.
+) -> tuple[NDArray[np.float32], int]:
+    """Scores of one copy an image with strangers that are taken for the same, and of how many.
 
-    Images that are taken for the same as the original too are left out: the collection holds them
-    twice, or they are wrong in a way that a copy cannot show.
+    An image that the collection seems to hold more than once, since something else is taken for
+    the same as it is, says nothing of strangers and is left out: what its copy is paired with may
+    be right.
     """
     count, kinds = copies.vectors.shape[:2]
     one = np.arange(count), np.arange(count) % kinds
@@ -185,5 +186,7 @@ def _false(
     alike = np.isin(np.array(tiers, dtype=np.int64), wanted)
     which, others, scores = which[alike], others[alike], scores[alike]
     also = comparer.compare(copies.originals[which], others)
-    stranger = ~np.isin(np.array([TIERS.index(e.tier) for e in also], dtype=np.int64), wanted)
-    return np.asarray(scores[stranger])
+    same = np.isin(np.array([TIERS.index(e.tier) for e in also], dtype=np.int64), wanted)
+    alone = np.ones(count, dtype=bool)
+    alone[which[same]] = False
+    return np.asarray(scores[alone[which]]), int(alone.sum())
