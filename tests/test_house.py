@@ -32,9 +32,9 @@ INNER = {
     "query": _BASE | {"images", "encoders", "store", "vectors"},
 }
 HEAVY = {
-    "cv2", "faiss", "huggingface_hub", "lance", "lancedb", "onnx", "onnxruntime", "open_clip", "openvino",
-    "pandas", "pyarrow", "ray", "safetensors", "sklearn", "skimage", "streamlit", "timm",
-    "tokenizers", "torch", "torchvision", "transformers", "umap",
+    "cv2", "faiss", "huggingface_hub", "lance", "lancedb", "onnx", "onnxruntime", "open_clip",
+    "openvino", "pandas", "pyarrow", "ray", "safetensors", "sklearn", "skimage", "streamlit",
+    "timm", "tokenizers", "torch", "torchvision", "transformers", "umap",
 }  # fmt: skip
 HEAVY_AT_TOP = {
     "indexers/distill/training", "retrieval/encoders/pocket/train", "retrieval/encoders/towers",
