@@ -20,7 +20,9 @@ from retrieval.query.duplicates.evidence import Evidence, compare, look
 from retrieval.query.duplicates.looks import Look
 from retrieval.store import Store
 
-_UNSEEN = "no thumbnail to compare"
+UNSEEN = "no thumbnail to compare"
+"""What is said of a pair that could not be looked at."""
+
 _BATCH = 512
 """Pairs whose pictures are read together."""
 
@@ -104,7 +106,7 @@ class Comparer:
             if not differ[i]:
                 return Evidence("exact", "same bytes")
             x, y = looks[sides[0], int(a[i])], looks[sides[1], int(b[i])]
-            found = Evidence("concept", _UNSEEN) if x is None else _compared(x, y)
+            found = Evidence("concept", UNSEEN) if x is None else _compared(x, y)
             if found.tier == "copy":
                 return Evidence("copy", _sized(facts[0][i], facts[1][i]))
             return found
@@ -167,7 +169,7 @@ def _workers() -> Iterator[ThreadPoolExecutor]:
 
 
 def _compared(seen: Look, other: Look | None) -> Evidence:
-    return Evidence("concept", _UNSEEN) if other is None else compare(seen, other)
+    return Evidence("concept", UNSEEN) if other is None else compare(seen, other)
 
 
 def _looked(thumbnail: bytes | None) -> Look | None:
