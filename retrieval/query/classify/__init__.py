@@ -1,0 +1,1 @@
+"""Classification by example: what labelled neighbours say, and how far that can be trusted."""
