@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app import options, same
-from app.output import print_columns, print_json, printable
+from app.output import complain, print_columns, print_json, printable
+
+if TYPE_CHECKING:
+    from retrieval.query.duplicates.admission import Admission
 
 
 def check(
@@ -22,6 +26,8 @@ def check(
     json: options.Json = False,
 ) -> None:
     """Say of new pictures whether they are already in any of these collections.
+
+    One that cannot be read does not keep the others from an answer; the exit status is 1 then.
 
     Example: `retrieval check new.jpg -c photos.lance -c archive.lance`
     """
@@ -39,26 +45,37 @@ def check(
             tiers=same.tiers_of(tier),
             tell=tell,
         )
-    results: list[dict[str, Any]] = []
-    for path, admission in zip(images, found, strict=True):
-        best = admission.best
-        results.append(
-            {
-                "path": path,
-                "found": admission.found,
-                "tier": best and best.kind,
-                "score": best and best.score,
-                "why": best and best.why,
-                "collection": best and best.collection,
-                "uri": best and best.image.uri,
-            }
-        )
+    results = [_as_json(path, each) for path, each in zip(images, found, strict=True)]
     if json:
         print_json({"results": results})
-        return
+    else:
+        _print(results)
+    if failed := sum(each.error is not None for each in found):
+        complain(f"{failed} of {len(found)} pictures could not be checked")
+        raise typer.Exit(1)
+
+
+def _as_json(path: str, told: Admission) -> dict[str, Any]:
+    from retrieval.uris import uri_of
+
+    best = told.best
+    return {
+        "path": uri_of(path),
+        "found": told.found,
+        "tier": best and best.kind,
+        "score": best and best.score,
+        "why": best and best.why,
+        "collection": best and best.collection,
+        "uri": best and best.image.uri,
+        "error": told.error and printable(told.error),
+    }
+
+
+def _print(results: Sequence[dict[str, Any]]) -> None:
     rows = [("picture", "", "score", "why", "there")]
     for one in results:
-        there = printable(one["uri"] or "").replace("\n", "\\n")
         score = f"{one['score']:.3f}" if one["found"] else ""
-        rows.append((printable(one["path"]), one["tier"] or "new", score, one["why"] or "", there))
-    print_columns(rows)
+        tier = "error" if one["error"] else one["tier"] or "new"
+        why = one["error"] or one["why"] or ""
+        rows.append((one["path"], tier, score, why, one["uri"] or ""))
+    print_columns([[printable(cell).replace("\n", "\\n") for cell in row] for row in rows])

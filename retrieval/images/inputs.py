@@ -43,14 +43,19 @@ def load(source: ImageInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.I
     if isinstance(source, bytes | bytearray | memoryview):
         return decode(bytes(source), max_pixels=max_pixels).image
     if isinstance(source, str | os.PathLike):
-        return decode(_read(source), max_pixels=max_pixels).image
+        return decode(read_bytes(source), max_pixels=max_pixels).image
     raise QueryError(
         "a query picture is a path, bytes, a Pillow picture or a numpy array, "
         f"not {type(source).__name__}"
     )
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a query picture's file.
+
+    Raises:
+        QueryError: if there is no such file, or it cannot be read.
+    """
     try:
         if not Path(path).is_file():  # a pipe or a device would be waited for without end
             raise QueryError(f"no such file: {os.fspath(path)}")

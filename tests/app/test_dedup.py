@@ -136,19 +136,6 @@ def test_leaks_fail_a_pipeline_when_there_are_more_than_allowed(made, tmp_path):
         assert sheet.height > 1000
 
 
-def test_check_tells_known_pictures_from_new_ones(made, tmp_path):
-    Image.linear_gradient("L").save(tmp_path / "new.png")
-    known = made / "photos" / "cat.jpg"
-    given = ("check", known, tmp_path / "new.png", "-c", made / "c", *THRESHOLD)
-    first, second = json.loads(run(*given, "--json"))["results"]
-    keys = {"path", "found", "tier", "score", "why", "collection", "uri"}
-    assert set(first) == set(second) == keys
-    assert (first["found"], first["tier"], first["uri"]) == (True, "exact", str(known))
-    assert (second["found"], second["tier"], second["uri"]) == (False, None, None)
-    said = run(*given)
-    assert "same bytes" in said and "new.png  new" in said
-
-
 def test_every_command_is_documented():
     told = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text("utf-8")
     for command in ("dedup", "leaks", "check", "evaluate dedup"):

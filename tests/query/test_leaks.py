@@ -11,7 +11,7 @@ from PIL import Image
 
 import retrieval
 from indexers import ingest
-from retrieval.errors import ImageError, QueryError, SpaceMismatch
+from retrieval.errors import QueryError, SpaceMismatch
 from retrieval.query.duplicates.transforms import TRANSFORMS
 from tests.encoders_of_tests import ColourEncoder
 from tests.pictures import write_pictures
@@ -116,16 +116,6 @@ def test_bytes_are_known_without_the_encoder(tmp_path):
     ingest(tmp_path / "photos", tmp_path / "c", encoders=[ColourEncoder()])
     [known] = retrieval.open(tmp_path / "c").check([paths[1]])
     assert known.best is not None and known.best.image.uri == str(paths[1])
-
-
-def test_what_cannot_be_checked_is_an_error(parted, tmp_path):
-    with pytest.raises(QueryError, match="list"):
-        parted.check(str(tmp_path))
-    with pytest.raises(QueryError, match="no such file"):
-        parted.check([tmp_path / "nothing.jpg"])
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no")
-    with pytest.raises(ImageError):
-        parted.check([tmp_path / "broken.jpg"])
 
 
 def test_spaces_of_other_encoders_are_not_compared(tmp_path):

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval import settings
 from retrieval.encoders import Encoder
-from retrieval.errors import QueryError
+from retrieval.errors import ImageError, QueryError
 from retrieval.images import ImageInput, content_hash, decode, load
+from retrieval.images.inputs import read_bytes
 from retrieval.images.thumbnails import thumbnail
 from retrieval.query.duplicates.comparer import Comparer
 from retrieval.query.duplicates.grouping import SAME_BYTES
-from retrieval.query.duplicates.looks import look
+from retrieval.query.duplicates.looks import Look, look
 from retrieval.query.duplicates.tiers import TIERS, Tier
 from retrieval.query.indexed import Indexed
-from retrieval.types import Embeddings, ImageRecord
+from retrieval.types import ImageRecord
+from retrieval.vectors.products import cosines
 from retrieval.vectors.sorted_ids import places
 
-_BATCH = 32
+if TYPE_CHECKING:
+    from retrieval.store import Store
+
+_BATCH = 8
+"""Pictures that are held at a time, each as large as it is."""
+_SLACK = 1e-5
+"""By how much a float32 score may be below the exact cosine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +62,15 @@ class Admission:
     Attributes:
         matches: the strongest tier first, then the highest score; of a picture whose bytes are
             there only those.
+        error: why the picture could not be compared; None if it was.
     """
 
     matches: tuple[Match, ...]
+    error: str | None = None
 
     @property
     def found(self) -> bool:
-        """Whether it is already there."""
+        """Whether it is already there; of a picture with an ``error`` nobody knows."""
         return bool(self.matches)
 
     @property
@@ -67,53 +79,54 @@ class Admission:
         return self.matches[0] if self.matches else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Newcomer:
-    """A new picture.
+    """What is kept of a new picture, which may be large, until all are answered.
 
     Attributes:
-        picture: RGB, upright.
-        content_hash: of its bytes; None where it has none.
+        matches: what was found by now.
+        error: why it could not be read; None if it could.
+        vector: float32 ``[dim]``, of a picture that has to be compared; else None.
+        look: of the same.
     """
 
-    picture: Image.Image
-    content_hash: str | None
+    matches: list[Match]
+    error: str | None = None
+    vector: NDArray[np.float32] | None = None
+    look: Look | None = None
+
+    def admission(self) -> Admission:
+        """The answer, in its order."""
+        order = sorted(
+            self.matches, key=lambda each: (TIERS.index(each.kind), -each.score, each.image.uri)
+        )
+        return Admission(tuple(order), self.error)
 
 
-def newcomer(source: ImageInput) -> Newcomer:
-    """Read a new picture.
+def newcomers(
+    images: Sequence[ImageInput],
+    by_bytes: Sequence[Indexed],
+    encoder: Callable[[], Encoder] | None,
+) -> list[Newcomer]:
+    """Read new pictures, a few at a time, and say of which the bytes are there.
 
-    Raises:
-        ImageError: if it is a picture that cannot or must not be decoded.
-        QueryError: if it is not a picture at all.
+    Those whose bytes are there are not decoded; of all others a vector and a look are taken.
+
+    Args:
+        images: the pictures.
+        by_bytes: where to look for their bytes.
+        encoder: asked for when the first picture needs a vector; None if none does.
     """
-    picture = load(source, max_pixels=settings.load().max_pixels)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return Newcomer(picture, content_hash(bytes(source)))
-    if isinstance(source, str | os.PathLike):
-        try:
-            return Newcomer(picture, content_hash(Path(source).read_bytes()))
-        except OSError as error:
-            raise QueryError(f"cannot read {os.fspath(source)!r}: {error}") from error
-    return Newcomer(picture, None)
-
-
-def same_bytes(collection: Indexed, new: Newcomer) -> list[Match]:
-    """The images of a collection that have the bytes of a new picture."""
-    if new.content_hash is None:
-        return []
-    store = collection.store.again()
-    found = store.records(store.find_hash(new.content_hash))
-    return [Match(collection.uri, image, 1.0, "exact", SAME_BYTES) for image in found]
-
-
-def encoded(encoder: Encoder, news: Sequence[Newcomer]) -> Embeddings:
-    """float32 ``[n, dim]``: the vectors of new pictures."""
-    parts = [
-        encoder.encode_images([new.picture for new in news[at : at + _BATCH]])
-        for at in range(0, len(news), _BATCH)
-    ]
-    return np.concatenate(parts)
+    stores = [(place.uri, place.store.again()) for place in by_bytes]
+    found: list[Newcomer] = []
+    with ThreadPoolExecutor(settings.cores(), thread_name_prefix="check") as pool:
+        for at in range(0, len(images), _BATCH):
+            read = [_read(image, stores) for image in images[at : at + _BATCH]]
+            found += [new for new, _ in read]
+            left = [(new, source) for new, source in read if source is not None]
+            if encoder is not None and left:
+                _see(left, encoder, pool)
+    return found
 
 
 def alike(
@@ -121,36 +134,78 @@ def alike(
     space: str,
     threshold: float,
     news: Sequence[Newcomer],
-    vectors: Embeddings,
     tiers: Sequence[Tier],
-) -> list[list[Match]]:
-    """The images of a collection that new pictures are the same as, beyond their bytes.
+) -> None:
+    """Find the images of a collection that new pictures are the same as, beyond their bytes.
 
     Args:
         collection: where to look.
-        space: name of the space of ``vectors``.
+        space: name of the space of the newcomers' vectors.
         threshold: cosine from which on an image is compared.
-        news: pictures ``[n]``.
-        vectors: theirs, ``[n, dim]``.
+        news: pictures that have a vector and a look; they are given their matches.
         tiers: those that count.
     """
-    near = collection.vectors(space).within(vectors, threshold)
+    vectors = np.stack([new.vector for new in news if new.vector is not None])
+    rows = collection.vectors(space)
+    near = rows.within(vectors, threshold - _SLACK)
+    which = np.repeat(np.arange(len(news)), np.diff(near.offsets))
+    order = np.argsort(rows.ids)
+    scores = cosines(vectors[which], rows.take(order[places(rows.ids[order], near.ids)]))
     store = collection.store.again()
-    there = places(store.ids(), near.ids) >= 0
-    which = np.repeat(np.arange(len(news)), np.diff(near.offsets))[there]
-    ids, scores = near.ids[there], near.scores[there]
-    looks = [look(decode(thumbnail(new.picture)).image) for new in news]
-    evidence = Comparer(store).against([looks[i] for i in which.tolist()], ids)
-    kept = [at for at, each in enumerate(evidence) if each.tier in tiers]
-    found: list[list[Match]] = [[] for _ in news]
-    for at, image in zip(kept, store.records(ids[kept]), strict=True):
+    kept = (places(store.ids(), near.ids) >= 0) & (scores >= np.float32(threshold))
+    which, ids, scores = which[kept], near.ids[kept], scores[kept]
+    looks = [seen for i in which.tolist() if (seen := news[i].look) is not None]
+    evidence = Comparer(store).against(looks, ids)
+    counts = [at for at, each in enumerate(evidence) if each.tier in tiers]
+    for at, image in zip(counts, store.records(ids[counts]), strict=True):
         told = evidence[at]
         match = Match(collection.uri, image, float(scores[at]), told.tier, told.why)
-        found[int(which[at])].append(match)
-    return found
+        news[int(which[at])].matches.append(match)
 
 
-def admission(matches: Sequence[Match]) -> Admission:
-    """Matches in their order."""
-    order = sorted(matches, key=lambda each: (TIERS.index(each.kind), -each.score, each.image.uri))
-    return Admission(tuple(order))
+def _read(
+    source: ImageInput, stores: Sequence[tuple[str, Store]]
+) -> tuple[Newcomer, ImageInput | None]:
+    """A new picture by its bytes, and what to decode if they are not there."""
+    new = Newcomer([])
+    try:
+        if isinstance(source, str | os.PathLike):
+            source = read_bytes(source)
+        if isinstance(source, bytes | bytearray | memoryview):
+            source = bytes(source)
+            known = content_hash(source)
+            for uri, store in stores:
+                for image in store.records(store.find_hash(known)):
+                    new.matches.append(Match(uri, image, 1.0, "exact", SAME_BYTES))
+    except QueryError as error:
+        new.error = str(error)
+    return new, None if new.matches or new.error else source
+
+
+def _see(
+    left: Sequence[tuple[Newcomer, ImageInput]],
+    encoder: Callable[[], Encoder],
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Decode some pictures, and keep a vector and a look of each."""
+    decoded = [(new, picture) for new, picture in pool.map(_decoded, left) if picture is not None]
+    if not decoded:
+        return
+    looks = pool.map(_looked, [picture for _, picture in decoded])
+    vectors = encoder().encode_images([picture for _, picture in decoded])
+    for (new, _), vector, seen in zip(decoded, vectors, looks, strict=True):
+        new.vector, new.look = vector, seen
+
+
+def _decoded(one: tuple[Newcomer, ImageInput]) -> tuple[Newcomer, Image.Image | None]:
+    new, source = one
+    try:
+        return new, load(source, max_pixels=settings.load().max_pixels)
+    except (ImageError, QueryError) as error:
+        new.error = str(error)
+        return new, None
+
+
+def _looked(picture: Image.Image) -> Look:
+    """As the collection would see it: by its thumbnail."""
+    return look(decode(thumbnail(picture)).image)
