@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.output import console, note, printable
-from app.progress import bar
 
 if TYPE_CHECKING:
     from retrieval import Collection
@@ -40,10 +39,12 @@ Sheet = Annotated[
 SHOWN = 20
 """Groups, or pairs, that people are told of."""
 
+_MEMBERS = 8
+
 
 def tiers_of(names: Sequence[str] | None) -> tuple[Tier, ...]:
     """The tiers asked for, else those that people act on; the library refuses all others."""
-    from retrieval.query.duplicates.calls import SAME
+    from retrieval.query.duplicates.tiers import SAME
 
     return tuple(names) if names else SAME  # type: ignore[arg-type]
 
@@ -55,10 +56,8 @@ def threshold_of(
     tiers: Sequence[Tier],
     labelled: str | None = None,
     space: str | None = None,
-    where: str | None = None,
-    shown: bool = True,
 ) -> Threshold:
-    """The number that was given; else what labels, or copies of the collection's images, say.
+    """The number that was given; else what labels say, or ``auto``.
 
     Raises:
         QueryError: if it is neither a number nor ``auto``, or both a number and labels are given.
@@ -75,11 +74,8 @@ def threshold_of(
     if labelled is not None:
         from retrieval.query.duplicates.labels import read_labels
 
-        return opened.fit_labelled(read_labels(labelled), space, tiers=tiers)
-    if set(tiers) == {"exact"}:
-        return "auto"
-    with bar("fitting the threshold", shown=shown) as tell:
-        return opened.fit_threshold(space, tiers=tiers, where=where, tell=tell)
+        return opened.fit_labelled(read_labels(labelled, opened), space, tiers=tiers)
+    return "auto"
 
 
 def check_sheet(path: str | None) -> None:
@@ -123,6 +119,9 @@ def asked_as_json(asked: Asked) -> dict[str, Any]:
         "space": asked.space,
         "fit": None if asked.fit is None else asked.fit.as_json(),
         "recall": None if asked.recall is None else asdict(asked.recall),
+        "approximate": asked.approximate,
+        "no_vector": asked.no_vector,
+        "no_thumbnail": asked.no_thumbnail,
         "version": asked.version,
     }
 
@@ -134,8 +133,13 @@ def tell_threshold(asked: Asked) -> None:
         return
     said = f"threshold {asked.threshold:.3f} in {asked.space}"
     note(said if asked.fit is None else f"{said}: {fit_in_words(asked.fit)}")
-    if asked.recall is not None:
+    if asked.approximate:
         note(f"of the pairs above it {share_in_words(asked.recall)} were looked at")
+    if asked.no_vector:
+        none = f"{asked.no_vector} images have no vector in {asked.space}"
+        note(f"{none}: only their bytes were compared; index again")
+    if asked.no_thumbnail:
+        note(f"{asked.no_thumbnail} pairs have no thumbnail to compare: only their bytes were")
 
 
 def fit_in_words(fit: Fit) -> str:
@@ -161,9 +165,11 @@ def print_groups(found: Duplicates) -> None:
     for group in found.groups[:SHOWN]:
         out.print()
         out.print(f"{'keep':6}  {facts_of(group.keep)}  {path_in_line(group.keep)}")
-        for member in group.members:
+        for member in group.members[:_MEMBERS]:
             why = f"{member.kind:6}  {member.score:.3f}  {member.why}"
             out.print(f"{why}  {facts_of(member.image)}  {path_in_line(member.image)}")
+        if (more := len(group.members) - _MEMBERS) > 0:
+            out.print(f"{'':6}  and {more} more")
     if (more := len(found) - SHOWN) > 0:
         note(f"{more} more groups; --json and --plan FILE give all")
 

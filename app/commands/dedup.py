@@ -47,7 +47,7 @@ def dedup(
     """Find duplicates: exact, near and edited ones, and what to keep of each group.
 
     Nothing is touched: `--plan FILE` writes down what would go, `--plan FILE --apply` moves those
-    files to a quarantine beside the plan, and `--plan FILE --undo` brings everything back.
+    files to the folder FILE.quarantine, and `--plan FILE --undo` brings everything back.
 
     Example: `retrieval dedup -c photos.lance --keep resolution --plan plan.parquet`
     """
@@ -57,24 +57,27 @@ def dedup(
     if apply or undo:
         if plan is None or (apply and undo):
             raise QueryError("say --plan FILE with either --apply or --undo")
+        given = {
+            **{"--threshold": threshold != "auto", "--labelled": labelled, "--tier": tier},
+            **{"--keep": keep, "--space": space, "--where": where, "--sheet": sheet},
+            "--approximate": approximate,
+        }
+        if said := [name for name, value in given.items() if value]:
+            raise QueryError(f"{said[0]} changes nothing of a plan that is there: leave it out")
         _carry_out(collection, plan, undo=undo, json=json)
         return
     from retrieval.query.duplicates.policy import DEFAULT, check_rules
 
-    same.check_sheet(sheet)
-    check_rules(keep or DEFAULT)  # before the long work
+    same.check_sheet(sheet)  # all this before the long work
+    check_rules(keep or DEFAULT)
+    if plan is not None:
+        from indexers.quarantine import check_place
+
+        check_place(plan)
     opened = retrieval.open(collection)
     tiers = same.tiers_of(tier)
-    cosine = same.threshold_of(
-        opened,
-        threshold,
-        tiers=tiers,
-        labelled=labelled,
-        space=space,
-        where=where,
-        shown=not json,
-    )
-    with bar("comparing", shown=not json) as tell:
+    cosine = same.threshold_of(opened, threshold, tiers=tiers, labelled=labelled, space=space)
+    with bar("fitting and comparing", shown=not json) as tell:
         found = opened.duplicates(
             space=space,
             threshold=cosine,
@@ -136,6 +139,7 @@ def _carry_out(collection: str, plan: str, *, undo: bool, json: bool) -> None:
         for uri, reason in report.refused:
             note(f"{printable(uri)}: {reason}")
         if report.moved:
+            note(f"they are in {printable(report.quarantine)}")
             note(f"bring everything back with --plan {printable(plan)} --undo")
     if report.refused:
         raise typer.Exit(1)

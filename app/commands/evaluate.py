@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -71,6 +72,8 @@ def dedup(
 ) -> None:
     """Measure how well duplicates would be found, on copies made of the collection's images.
 
+    They are other copies than those that the threshold is fitted to, and made anew each time.
+
     Example: `retrieval evaluate dedup -c photos.lance --threshold 0.9`
     """
     import retrieval
@@ -80,10 +83,13 @@ def dedup(
     tiers = same.tiers_of(tier)
     if set(tiers) == {"exact"}:
         raise QueryError("the same bytes are always found: there is nothing to measure")
-    given = None if threshold == "auto" else same.threshold_of(opened, threshold, tiers=tiers)
-    at = given if isinstance(given, float) else None
-    with bar("measuring", shown=not json) as tell:
-        fit = opened.fit_threshold(space, tiers=tiers, where=where, at=at, tell=tell)
+    at, note_of_fit = same.threshold_of(opened, threshold, tiers=tiers), ""
+    with bar("fitting and measuring", shown=not json) as tell:
+        if not isinstance(at, float):
+            fitted = opened.fit_threshold(space, tiers=tiers, where=where, tell=tell)
+            at, note_of_fit = fitted.threshold, fitted.note
+        fit = opened.fit_threshold(space, tiers=tiers, where=where, at=at, seed=1, tell=tell)
+    fit = replace(fit, note=fit.note or note_of_fit)
     if json:
         print_json(fit.as_json())
         return

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def leaks(
     collection: options.Collection,
     between: Annotated[
-        str, typer.Option(metavar="COLUMN", help="The column that parts the images.")
-    ] = "split",
+        str | None,
+        typer.Option(metavar="COLUMN", help="The column that parts the images: split."),
+    ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="COLLECTION", help="Compare with this collection.")
     ] = None,
@@ -43,10 +44,8 @@ def leaks(
     opened = retrieval.open(collection)
     other = None if against is None else retrieval.open(against)
     tiers = same.tiers_of(tier)
-    cosine = same.threshold_of(
-        opened, threshold, tiers=tiers, space=space, where=where, shown=not json
-    )
-    with bar("comparing", shown=not json) as tell:
+    cosine = same.threshold_of(opened, threshold, tiers=tiers)
+    with bar("fitting and comparing", shown=not json) as tell:
         found = opened.leaks(
             between,
             against=other,

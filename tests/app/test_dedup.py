@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from app.main import app
-from retrieval.errors import QueryError, SourceError
+from retrieval.errors import PlanError, QueryError, SourceError
 from tests.planted import COPIES, copies, originals
 
 THRESHOLD = ("--threshold", 0.3)
@@ -36,7 +36,8 @@ def made(tmp_path_factory):
 
 def test_groups_in_json(made):
     found = json.loads(run("dedup", "-c", made / "c", *THRESHOLD, "--json"))
-    assert set(found) == {"groups", "threshold", "space", "fit", "recall", "version"}
+    facts = {"threshold", "space", "fit", "recall", "version", "approximate"}
+    assert set(found) == {"groups", "no_vector", "no_thumbnail", *facts}
     assert found["threshold"] == 0.3 and found["space"] == "pocket-visual"
     assert found["fit"] is None and found["recall"] is None
     assert sorted(group["kind"] for group in found["groups"]) == sorted(
@@ -60,11 +61,20 @@ def test_people_see_what_would_go_and_why(made, tmp_path):
         assert sheet.width > 300 and sheet.height > 1000
 
 
+def test_a_large_group_is_told_in_short(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        Image.linear_gradient("L").save(tmp_path / "photos" / f"{number:02}.png")
+    run("index", tmp_path / "photos", "-c", tmp_path / "c", "--encoder", "pocket-visual")
+    said = run("dedup", "-c", tmp_path / "c", "--tier", "exact")
+    assert said.count("same bytes") == 8 and "and 3 more" in said
+
+
 def test_the_fitted_threshold_comes_with_its_figures(made):
     found = json.loads(run("dedup", "-c", made / "c", "--json"))
     assert found["fit"]["threshold"] == found["threshold"] and found["fit"]["recall"]["value"] > 0
     fit = json.loads(run("evaluate", "dedup", "-c", made / "c", "--json"))
-    assert fit == found["fit"]
+    assert fit["threshold"] == found["threshold"] and fit["seed"] != found["fit"]["seed"]
     table = run("evaluate", "dedup", "-c", made / "c", *THRESHOLD)
     assert "threshold 0.300" in table and "flip" in table and "expected precision" in table
 
@@ -96,11 +106,17 @@ def test_a_plan_is_applied_and_undone(made, tmp_path):
     assert {path: path.read_bytes() for path in (root / "photos").rglob("*.jpg")} == before
     moved = json.loads(run(*plan, "--apply", "--json"))
     assert moved["moved"] == len(COPIES) and not moved["refused"]
+    assert moved["quarantine"] == str(root / "plan.parquet.quarantine")
+    with pytest.raises(PlanError, match="undo it first"):  # before anything is compared
+        run(*plan, "--space", "none")
     assert len(list((root / "photos").rglob("*.jpg"))) == len(before) - len(COPIES)
     assert json.loads(run("dedup", "-c", root / "c", *THRESHOLD, "--json"))["groups"] == []
     back = run(*plan, "--undo")
     assert f"{len(COPIES)} restored" in back
     assert {path: path.read_bytes() for path in (root / "photos").rglob("*.jpg")} == before
+    result = RUNNER.invoke(app, [str(a) for a in (*plan, "--apply")])
+    assert f"they are in {root / 'plan.parquet.quarantine'}" in result.stderr.replace("\n", "")
+    run(*plan, "--undo")
     again = json.loads(run("dedup", "-c", root / "c", *THRESHOLD, "--json"))
     assert len(again["groups"]) == len(COPIES)
 
@@ -110,11 +126,29 @@ def test_wrong_use_is_refused_before_any_work(made, tmp_path):
     for wrong in (["--apply"], ["--undo"], ["--plan", "p", "--apply", "--undo"]):
         with pytest.raises(QueryError, match="--plan FILE"):
             run(*dedup, *wrong)
+    for wrong in (
+        ["--where", "width > 9"],
+        ["--tier", "exact"],
+        ["--keep", "size"],
+        [*THRESHOLD],
+        ["--labelled", "pairs.csv"],
+        ["--space", "x"],
+        ["--sheet", "s.png"],
+        ["--approximate"],
+    ):
+        for action in ("--apply", "--undo"):
+            with pytest.raises(QueryError, match=wrong[0]):
+                run(*dedup, "--plan", "p", action, *wrong)
     for wrong in (["--threshold", "high"], ["--keep", "newest"], ["--tier", "same"]):
         with pytest.raises(QueryError):
             run(*dedup, *wrong)
     with pytest.raises(QueryError, match="sheet"):
         run(*dedup, "--sheet", tmp_path / "s.txt")
+
+
+def test_a_leak_check_of_two_kinds_is_refused(made):
+    with pytest.raises(QueryError, match="choose one"):
+        run("leaks", "-c", made / "c", "--between", "nonsense", "--against", made / "c")
 
 
 def test_leaks_fail_a_pipeline_when_there_are_more_than_allowed(made, tmp_path):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import retrieval
 from indexers import ingest
 from retrieval.errors import EncoderError, QueryError
 from retrieval.query.duplicates.fit import (
+    DEFAULT,
     GRID,
     Fit,
     Rehearsal,
@@ -22,7 +26,7 @@ from retrieval.query.duplicates.fit import (
     judge,
     wilson,
 )
-from retrieval.query.duplicates.fitting import fit_threshold
+from retrieval.query.duplicates.fitting import fit_all, fit_threshold
 from tests.encoders_of_tests import ColourEncoder
 from tests.pictures import write_pictures
 
@@ -48,19 +52,31 @@ def test_it_is_the_highest_that_finds_nearly_all_without_strangers():
 
 def test_it_leaves_few_enough_pairs_to_look_at():
     candidates = np.where(GRID < 0.9, 51.0, 50.0)
-    threshold, _ = choose(rehearsal([[0.5, 0.95]] * 20, candidates=candidates))
+    threshold, _ = choose(rehearsal([[0.5, 0.95]] * 30, candidates=candidates))
     assert threshold == 0.95
     assert affordable(np.full(len(GRID), 1e6)).sum() == 1
 
 
 def test_it_says_so_where_nothing_is_precise_or_nothing_is_found():
-    _, note = choose(rehearsal([[0.5]] * 10, false=[0.7] * 50))
+    _, note = choose(rehearsal([[0.5]] * 30, false=[0.7] * 50))
     assert "precision" in note
-    _, note = choose(rehearsal([[0.5]] * 10, verified=False))
+    _, note = choose(rehearsal([[0.5]] * 30, verified=False))
     assert "none of the copies" in note
-    threshold, note = choose(seen := rehearsal([[0.5]] * 10, alone=0))
+    threshold, note = choose(seen := rehearsal([[0.5]] * 30, alone=0))
     assert threshold == 0.5 and "more than once" in note
     assert judge(seen, threshold, TIERS, 0, note).precision is None
+
+
+def test_few_images_give_the_lowest_that_can_be_afforded():
+    threshold, note = choose(rehearsal([[0.9]] * 29))
+    assert threshold == 0 and note == "fitted to 29 images only"
+    threshold, note = choose(rehearsal([[0.9]]))
+    assert threshold == 0 and note == "fitted to 1 image only"
+    assert choose(rehearsal([[0.9]] * 29, false=[0.4]))[0] == pytest.approx(0.401)
+    assert choose(rehearsal([[0.9]] * 29, false=[0.7]))[0] == DEFAULT
+    dear = np.where(GRID < 0.8, 51.0, 50.0)
+    assert choose(rehearsal([[0.9]] * 29, candidates=dear))[0] == 0.8
+    assert choose(rehearsal([[0.9]] * 30)) == (0.9, "")
 
 
 def test_the_figures_are_what_was_seen():
@@ -71,12 +87,16 @@ def test_the_figures_are_what_was_seen():
     assert [fit.by_transform[f"edit {i}"].value for i in (0, 1)] == [1.0, 0.5]
     half = judge(rehearsal([[0.9, 0.6], [0.8, 0.4]], false=[0.7], alone=1), 0.6, TIERS, 3, "")
     assert half.precision is not None and half.precision.value == pytest.approx(0.75 / 1.75)
+    assert (
+        fit.candidates_per_image == 0
+        and judge(seen, -0.1, TIERS, 3, "").candidates_per_image is None
+    )
     assert Fit.of_json(json.loads(json.dumps(fit.as_json()))) == fit
 
 
 @settings(deadline=None)
 @given(
-    st.lists(st.floats(0, 1, width=32), min_size=2, max_size=30),
+    st.lists(st.floats(0, 1, width=32), min_size=30, max_size=60),
     st.lists(st.floats(0, 1, width=32), max_size=30),
 )
 def test_no_finer_threshold_would_be_better(copies, strangers):
@@ -116,6 +136,14 @@ def test_labels_give_the_threshold_with_the_best_f1():
     assert checked.threshold == 0.75
 
 
+def test_labels_of_which_none_can_be_found_are_refused():
+    told = [1, 1, 0, 0]
+    with pytest.raises(QueryError, match="none of the 2 pairs that are labelled the same"):
+        fit_labelled([0.9, 0.8, 0.7, 0.6], told, verified=[0, 0, 1, 1])
+    with pytest.raises(QueryError, match="label others"):
+        fit_labelled([-0.9, -0.8, 0.7, 0.6], told)
+
+
 def test_too_few_labels_are_refused():
     for same in ([1, 0, 1], [1, 1, 1, 1], [0] * 9, []):
         with pytest.raises(QueryError, match="too few"):
@@ -148,6 +176,53 @@ def test_a_collection_is_fitted_to_its_own_images(collection):
     assert again == fit
     lower = fit_threshold(collection, "pocket-visual", tiers=TIERS, sample=6, at=0.0)
     assert lower.recall is not None and lower.recall.value >= fit.recall.value
+
+
+def test_a_fit_to_one_photo_still_finds_its_crop(tmp_path):
+    photo = Image.fromarray(skimage.data.coffee())
+    (tmp_path / "photos").mkdir()
+    photo.save(tmp_path / "photos" / "coffee.png")
+    ingest(tmp_path / "photos", tmp_path / "c", encoders=["pocket-visual"])
+    one = retrieval.open(tmp_path / "c")
+    assert "1 image only" in one.fit_threshold().note
+    width, height = photo.size
+    crop = photo.crop((0, 0, width * 8 // 10, height * 8 // 10))
+    [told] = one.check([crop])
+    assert told.best is not None and told.best.kind == "edited"
+
+
+def test_a_fit_serves_several_collections(collection, tmp_path):
+    write_pictures(tmp_path / "photos", 2)
+    ingest(tmp_path / "photos", tmp_path / "c", encoders=["pocket-visual"])
+    few = retrieval.open(tmp_path / "c")
+    ours = fit_threshold(collection, "pocket-visual", tiers=TIERS)
+    theirs = fit_threshold(few, "pocket-visual", tiers=TIERS)
+    assert ours.sampled == 30 and theirs.sampled == 2 and theirs.threshold < ours.threshold
+    for places in ([few, collection], [collection, few], [collection]):
+        assert fit_all(places, "pocket-visual", tiers=TIERS) == ours
+    assert fit_all([few], "pocket-visual", tiers=TIERS) == theirs
+
+
+def test_copies_tell_nothing_of_scenes(collection):
+    scene = fit_threshold(collection, "pocket-visual", tiers=("scene",))
+    assert scene.threshold == fit_threshold(collection, "pocket-visual", tiers=TIERS).threshold
+    assert scene.precision is scene.recall is None and not scene.by_transform
+    assert "copies tell nothing of scene" in scene.note and scene.tiers == ("scene",)
+
+
+def test_a_sample_of_none_is_refused(collection):
+    for sample in (0, -1):
+        with pytest.raises(QueryError, match="sample of one image or more"):
+            collection.fit_threshold(sample=sample)
+
+
+def test_a_fit_is_for_its_space_only(collection):
+    fit = fit_threshold(collection, "pocket-visual", tiers=TIERS)
+    assert fit.space == "pocket-visual"
+    other = replace(fit, space="dinov2-base")
+    with pytest.raises(QueryError, match="fitted to the cosines of 'dinov2-base'"):
+        collection.duplicates(space="pocket-visual", threshold=other)
+    assert collection.duplicates(threshold=fit).space == "pocket-visual"
 
 
 def test_a_collection_without_pictures_gets_a_default_and_a_note(tmp_path):

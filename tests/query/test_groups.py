@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from retrieval.errors import QueryError
 from retrieval.query.duplicates.groups import members, stars
-from retrieval.query.duplicates.policy import preferred
+from retrieval.query.duplicates.policy import check_preferring, preferred
 
 MOST = 12
 graphs = st.lists(st.tuples(st.integers(0, MOST - 1), st.integers(0, MOST - 1)), max_size=40).map(
@@ -113,9 +113,25 @@ def test_the_keep_policy_goes_by_its_rules_in_order():
     )
     assert preferred(table).tolist() == [1, 2, 0, 3]
     assert preferred(table, ["size"]).tolist() == [2, 0, 3, 1]
-    assert preferred(table, ["folder:/b"]).tolist() == [2, 0, 1, 3]
+    assert preferred(table, ["folder:/b"]).tolist() == [2, 1, 0, 3]
     assert preferred(table, ["folder:/b/", "resolution"]).tolist() == [2, 1, 0, 3]
     assert preferred(table, ["split:train", "size"]).tolist() == [0, 3, 2, 1]
+
+
+def test_what_the_rules_given_do_not_settle_the_default_ones_do():
+    table = rows(uri=["/a/1", "/a/2", "/b/3"], width=[10, 20, 5], size_bytes=[300, 100, 200])
+    assert preferred(table, ["folder:/a"]).tolist() == [1, 0, 2]
+    assert preferred(table, ["oldest"]).tolist() == preferred(table).tolist() == [1, 0, 2]
+    assert preferred(table, ["size"]).tolist() == [0, 2, 1]
+
+
+def test_a_rule_that_prefers_nothing_is_refused():
+    table = rows(uri=["/a/1", "/b/2"], split=["train", None])
+    check_preferring(["size", "folder:/b", "split:train"], table)
+    check_preferring(["folder:/c"], table.slice(0, 0))
+    for rule in ("folder:/c", "split:test"):
+        with pytest.raises(QueryError, match=f"{rule}' prefers none of the 2 images"):
+            check_preferring(["size", rule], table)
 
 
 def test_the_oldest_is_told_by_the_camera_else_by_the_file():

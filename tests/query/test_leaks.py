@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import retrieval
 from indexers import ingest
 from retrieval.errors import QueryError, SpaceMismatch
+from retrieval.query.duplicates.leaks import _across
 from retrieval.query.duplicates.transforms import TRANSFORMS
 from tests.encoders_of_tests import ColourEncoder
 from tests.pictures import write_pictures
 from tests.planted import COPIES, copies, originals
 
 THRESHOLD = 0.3
+held = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 5))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def test_leaks_between_splits_are_all_found_and_none_invented(photos, parted):
     assert {frozenset((leak.a.uri, leak.b.uri)) for leak in found} == expected
     assert len(found) == len(expected)
     for leak in found:
-        assert leak.sides == (leak.a.split, leak.b.split) and set(leak.sides) == {"train", "test"}
+        assert leak.sides == (leak.a.split, leak.b.split) == ("test", "train")
         assert leak.kind in ("copy", "edited") and leak.score >= THRESHOLD and leak.why
     assert found.to_arrow().num_rows == len(found.to_pandas()) == len(expected)
 
@@ -73,7 +78,6 @@ def test_leaks_between_collections(photos, tmp_path):
     root, paths, made = photos
     ingest(root / "photos", tmp_path / "a", encoders=["pocket-visual"])
     ingest(root / "more", tmp_path / "b", encoders=["pocket-visual"])
-    shutil.copytree(tmp_path / "b", tmp_path / "copy")
     ours, theirs = retrieval.open(tmp_path / "a"), retrieval.open(tmp_path / "b")
     found = ours.leaks(against=theirs, threshold=THRESHOLD)
     assert {(leak.a.uri, leak.b.uri, leak.kind) for leak in found} == {
@@ -95,6 +99,54 @@ def test_images_of_the_same_bytes_are_named_once_each(tmp_path):
     found = left.leaks(against=right, tiers=["exact"])
     assert len(found) == 3
     assert len({leak.a.uri for leak in found}) == len({leak.b.uri for leak in found}) == 3
+
+
+def test_a_check_of_nothing_is_refused(photos, parted, tmp_path):
+    root, _, _ = photos
+    empty = retrieval.open(tmp_path / "empty", create=True, encoders=["pocket-visual"])
+    ingest(root / "more", tmp_path / "b", encoders=["pocket-visual"])
+    other = retrieval.open(tmp_path / "b")
+    for tiers in (["exact"], ["exact", "copy"]):
+        given = {"threshold": THRESHOLD, "tiers": tiers}
+        for left, right in ((parted, empty), (empty, parted)):
+            with pytest.raises(QueryError, match=f"nothing to compare: {empty.uri} has no images"):
+                left.leaks(against=right, **given)
+        with pytest.raises(QueryError, match=f"nothing to compare: {other.uri} has no images"):
+            parted.leaks(against=other, where="split = 'train'", **given)
+        with pytest.raises(QueryError, match="are one collection"):
+            parted.leaks(against=retrieval.open(parted.uri), **given)
+        with pytest.raises(QueryError, match="choose one"):
+            parted.leaks("split", against=other, **given)
+
+
+def test_the_threshold_of_two_collections_serves_both(photos, tmp_path):
+    root, _, _ = photos
+    for folder in ("photos", "more"):
+        ingest(root / folder, tmp_path / folder, encoders=["pocket-visual"])
+    left, right = (retrieval.open(tmp_path / folder) for folder in ("photos", "more"))
+    fits = [place.fit_threshold() for place in (left, right)]
+    found = left.leaks(against=right)
+    assert found.fit in fits and found.threshold == min(fit.threshold for fit in fits)
+    assert len(found) == len(COPIES)
+
+
+@given(held, held, st.booleans())
+def test_all_that_leak_are_named_and_not_each_with_each(mine, others, same_content):
+    ids = itertools.count()
+    ours, theirs = (
+        {v: list(itertools.islice(ids, n)) for v, n in h.items()} for h in (mine, others)
+    )
+    theirs = ours if same_content else theirs
+    found = _across(ours, theirs)
+    value_of = {image: value for side in (ours, theirs) for value in side for image in side[value]}
+    for (a, b), (low, high) in found.items():
+        assert (low, high) == (value_of[a], value_of[b]) and low < high
+    named = {image for pair in found for image in pair}
+    for mine, others in ((ours, theirs), (theirs, ours)):
+        for value, images in mine.items():
+            if set(others) - {value}:
+                assert named >= set(images)
+    assert len(found) <= len(value_of)
 
 
 def test_a_new_picture_is_known_or_it_is_new(photos, parted, tmp_path):

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from retrieval.errors import QueryError, SpaceMismatch
+from retrieval.encoders import Encoder
+from retrieval.errors import QueryError
 from retrieval.images import ImageInput
 from retrieval.query.duplicates import admission, fitting, labels, leaks, policy
 from retrieval.query.duplicates.admission import Admission
 from retrieval.query.duplicates.census import Census, census, shared
+from retrieval.query.duplicates.comparer import UNSEEN
 from retrieval.query.duplicates.fit import Fit, Share
 from retrieval.query.duplicates.found import Asked, Duplicates
 from retrieval.query.duplicates.grouping import Links, grouped
 from retrieval.query.duplicates.leaks import Leaks
 from retrieval.query.duplicates.pairs import Pairs, find_pairs, pairs_between
+from retrieval.query.duplicates.refusals import cosine, one_identity, some_tiers
 from retrieval.query.duplicates.rehearsal import Tell
-from retrieval.query.duplicates.tiers import TIERS, Tier
+from retrieval.query.duplicates.tiers import SAME, TIERS, Tier
 from retrieval.query.indexed import Indexed
 from retrieval.query.spaces import choose_space
 from retrieval.store import Store
 
 Threshold: TypeAlias = float | Fit | Literal["auto"]
 """A cosine; a fit that was made before; or ``auto``, which fits one."""
-
-SAME: tuple[Tier, ...] = ("exact", "copy", "edited")
-"""The tiers that people act on."""
 
 _MEMORY_BYTES = 256 << 20
 
@@ -52,8 +51,10 @@ class Duplicating(Indexed):
         A sample of images is resized, packed again, cropped, mirrored, turned, brightened and
         marked; each copy is encoded and compared with all images as a run would do it. Of the
         thresholds that are expected to reach a precision of 0.99 and leave at most about 50 pairs
-        an image to look at, it is the highest whose recall is within half a point of the best. The
-        fit is kept beside the space's indexes until the collection has doubled or halved.
+        an image to look at, it is the highest whose recall is within half a point of the best; of
+        fewer than 30 images the lowest, since they tell little. Copies are neither *scene* nor
+        *concept*: where only those count, it is fitted to find copies, and says so. The fit is
+        kept beside the space's indexes until the collection has doubled or halved.
 
         Args:
             space: name of a space; the first visual one by default.
@@ -68,12 +69,12 @@ class Duplicating(Indexed):
             EncoderError: if the space's encoder is not here.
             UnknownSpace: if there is no such space.
             FilterError: if ``where`` does not parse or fit the columns.
-            QueryError: if a tier or the threshold makes no sense.
+            QueryError: if a tier, the sample or the threshold makes no sense.
         """
-        asked = _tiers(tiers)
+        asked = some_tiers(tiers)
         name = _space(self, space)
         if at is not None:
-            _cosine(at)
+            cosine(at)
         return fitting.fit_threshold(
             self, name, tiers=asked, where=where, at=at, sample=sample, seed=seed, tell=tell
         )
@@ -93,9 +94,10 @@ class Duplicating(Indexed):
             tiers: those that count as found.
 
         Raises:
-            QueryError: if an image is not in the collection, or there are too few pairs.
+            QueryError: if an image is not in the collection, a pair is labelled both ways, there
+                are too few, or none that is the same can be found.
         """
-        return labels.fit_pairs(self, _space(self, space), pairs, _tiers(tiers))
+        return labels.fit_pairs(self, _space(self, space), pairs, some_tiers(tiers))
 
     def duplicates(
         self,
@@ -116,11 +118,11 @@ class Duplicating(Indexed):
         where they have no vector; if only they are asked for, no space is needed.
 
         Args:
-            space: name of a space; the first visual one by default.
+            space: name of a space; that of a fit that is given, or the first visual one by default.
             threshold: cosine from which on a pair is looked at, a :class:`~.fit.Fit`, or ``auto``.
             tiers: those that count; *scene* and *concept* are to look at and not to act on.
             keep: rules for which image stays, in order: ``resolution``, ``size``, ``oldest``,
-                ``folder:PATH``, ``split:NAME``.
+                ``folder:PATH``, ``split:NAME``; what they do not settle the default ones do.
             where: filter; only these images take part.
             approximate: search the space's index instead of comparing all; ``asked.recall`` says
                 how many pairs that finds.
@@ -128,15 +130,16 @@ class Duplicating(Indexed):
             tell: called with what is done and all there is to do, for one step after the other.
 
         Raises:
-            QueryError: if a tier, rule or threshold makes no sense, or too many pairs reach it.
+            QueryError: if a tier, rule or threshold makes no sense, a rule prefers none of the
+                images, or too many pairs reach the threshold.
             EncoderError: if the threshold is to be fitted and the space's encoder is not here.
             UnknownSpace: if there is no such space.
             FilterError: if ``where`` does not parse or fit the columns.
             VectorIndexError: if there is no index and one is needed.
         """
-        asked = _tiers(tiers)
-        policy.check_rules(keep)
-        name, bar, fit = _bar(self, space, threshold, asked, where, tell)
+        asked = some_tiers(tiers)
+        _check_keep(self, keep, where)
+        name, bar, fit = _bar([self], space, threshold, asked, where, tell)
         pairs = None
         if name is not None and bar is not None:
             pairs = find_pairs(
@@ -152,11 +155,11 @@ class Duplicating(Indexed):
         known = census(store, where)
         links = _links(pairs, asked, known, known)
         groups = grouped(store, known, links, keep, same_bytes="exact" in asked)
-        return Duplicates(_stood_on(store, name, bar, fit, pairs), groups)
+        return Duplicates(_stood_on([self], store, [known], name, bar, fit, pairs), groups)
 
     def leaks(
         self,
-        between: str = "split",
+        between: str | None = None,
         *,
         against: Duplicating | None = None,
         space: str | None = None,
@@ -170,22 +173,31 @@ class Duplicating(Indexed):
 
         Args:
             between: a column; images of different values are compared, those without one are not.
+                ``split`` by default.
             against: compare with this collection instead.
             space: name of a space, that both collections have; the first visual one by default.
-            threshold: as for :meth:`duplicates`; ``auto`` fits it to this collection.
+            threshold: as for :meth:`duplicates`; ``auto`` fits it to both collections, and
+                takes the lower.
             tiers: those that count.
             where: filter; only these images take part, of both collections.
             memory_bytes: about how much is held at a time, besides the result.
             tell: called with what is done and all there is to do, for one step after the other.
 
         Raises:
-            QueryError: if the column has fewer than two values; and as for :meth:`duplicates`.
+            QueryError: if there is nothing to compare: the column has fewer than two values, or a
+                collection no images; and as for :meth:`duplicates`.
             SpaceMismatch: if the vectors of the two collections are not by the same encoder.
         """
-        asked = _tiers(tiers)
+        asked, exact = some_tiers(tiers), "exact" in tiers
         if against is None:
-            leaks.check_column(self.store.again(), between, where)
-        name, bar, fit = _bar(self, space, threshold, asked, where, tell)
+            leaks.check_column(self.store.again(), between := between or "split", where)
+        else:
+            if between is not None:
+                raise QueryError("--between parts one collection and --against two: choose one")
+            both = self.store.again(), against.store.again()
+            leaks.check_collections(both, (census(both[0], where), census(both[1], where)))
+        places = [self] if against is None else [self, against]
+        name, bar, fit = _bar(places, space, threshold, asked, where, tell)
         pairs = None
         if name is not None and bar is not None:
             pairs = (
@@ -196,18 +208,17 @@ class Duplicating(Indexed):
                 )
             )
         store = self.store.again()
-        known = census(store, where)
-        exact = "exact" in asked
+        known = [census(store, where)]
         if against is None:
-            links = _links(pairs, asked, known, known)
-            found = leaks.across_values(store, known, links, between, same_bytes=exact)
+            links = _links(pairs, asked, known[0], known[0])
+            found = leaks.across_values(store, known[0], links, str(between), same_bytes=exact)
         else:
             other = against.store.again()
-            theirs = census(other, where)
-            links = _links(pairs, asked, known, theirs)
-            same = shared(store, other, (known, theirs)) if exact else []
-            found = leaks.across_collections((store, other), (known, theirs), links, same)
-        return Leaks(_stood_on(store, name, bar, fit, pairs), found)
+            known.append(theirs := census(other, where))
+            links = _links(pairs, asked, known[0], theirs)
+            same = shared(store, other, (known[0], theirs)) if exact else []
+            found = leaks.across_collections((store, other), (known[0], theirs), links, same)
+        return Leaks(_stood_on(places, store, known, name, bar, fit, pairs), found)
 
     def check(
         self,
@@ -225,48 +236,42 @@ class Duplicating(Indexed):
             images: paths, bytes, PIL pictures or arrays.
             against: further collections to look into.
             space: name of a space that all of them have; the first visual one by default.
-            threshold: as for :meth:`duplicates`; ``auto`` is fitted to each collection.
+            threshold: as for :meth:`duplicates`; ``auto`` is fitted to each collection, and the
+                lowest is taken.
             tiers: those that count.
             tell: called with what is done of a fit, and all there is to do.
 
         Returns:
-            What is there of each picture, in the order given.
+            What is there of each picture, in the order given; one that cannot be read has an
+            ``error``.
 
         Raises:
-            ImageError: if a picture cannot be read.
+            QueryError: if ``images`` is no list, or a tier or the threshold makes no sense.
             SpaceMismatch: if the vectors of the collections are not by the same encoder.
             EncoderError: if the space's encoder is not here and bytes alone do not tell.
         """
-        if isinstance(images, str | bytes):
+        if not isinstance(images, Sequence) or isinstance(images, str | bytes | bytearray):
             raise QueryError("images is a list of pictures: [PATH]")
-        asked = _tiers(tiers)
+        asked = some_tiers(tiers)
         places = [self, *against]
-        news = [admission.newcomer(image) for image in images]
-        found = [
-            [match for place in places for match in admission.same_bytes(place, new)]
-            if "exact" in asked
-            else []
-            for new in news
-        ]
-        left = [at for at, matches in enumerate(found) if not matches]
-        if left and set(asked) - {"exact"}:
+        if space is None and isinstance(threshold, Fit):
+            space = threshold.space
+
+        def encoder() -> Encoder:
             name = _space(self, space)
-            _one_identity(places, name)
-            rest = [news[at] for at in left]
-            vectors = admission.encoded(fitting.encoder_of(self, name), rest)
-            for place in places:
-                _, bar, _ = _bar(place, name, threshold, asked, None, tell)
-                if bar is not None:
-                    more = admission.alike(place, name, bar, rest, vectors, asked)
-                    for at, matches in zip(left, more, strict=True):
-                        found[at] += matches
-        return [admission.admission(matches) for matches in found]
+            one_identity(places, name)
+            return fitting.encoder_of(self, name)
 
-
-def _tiers(tiers: Sequence[Tier]) -> tuple[Tier, ...]:
-    if isinstance(tiers, str) or not tiers or any(tier not in TIERS for tier in tiers):
-        raise QueryError(f"tiers are some of {', '.join(TIERS)}, not {tiers!r}")
-    return tuple(tier for tier in TIERS if tier in tiers)
+        only_bytes = asked == ("exact",)
+        news = admission.newcomers(
+            images, places if "exact" in asked else [], None if only_bytes else encoder
+        )
+        if left := [new for new in news if new.vector is not None]:
+            name, bar, _ = _bar(places, space, threshold, asked, None, tell)
+            if name is not None and bar is not None:
+                for place in places:
+                    admission.alike(place, name, bar, left, asked)
+        return [new.admission() for new in news]
 
 
 def _space(collection: Indexed, name: str | None) -> str:
@@ -275,14 +280,15 @@ def _space(collection: Indexed, name: str | None) -> str:
         return choose_space(collection.spaces, [], name).name
 
 
-def _cosine(value: float) -> float:
-    if not isinstance(value, int | float) or not -1 <= value <= 1 or math.isnan(value):
-        raise QueryError(f"a threshold is a cosine in [-1, 1] or auto, not {value!r}")
-    return float(value)
+def _check_keep(collection: Indexed, keep: Sequence[str], where: str | None) -> None:
+    policy.check_rules(keep)
+    if any(":" in rule for rule in keep):
+        store = collection.store.again()
+        policy.check_preferring(keep, store.rows(store.ids(where), policy.NAMED))
 
 
 def _bar(
-    collection: Indexed,
+    places: Sequence[Indexed],
     space: str | None,
     threshold: Threshold,
     tiers: tuple[Tier, ...],
@@ -292,12 +298,19 @@ def _bar(
     """Space, threshold and its fit; nothing where only bytes are compared."""
     if tiers == ("exact",):
         return None, None, None
-    name = _space(collection, space)
-    if isinstance(threshold, Fit):
-        return name, _cosine(threshold.threshold), threshold
+    fit = threshold if isinstance(threshold, Fit) else None
+    name = _space(places[0], space if space is not None or fit is None else fit.space)
+    one_identity(places, name)
+    if fit is not None:
+        if fit.space not in (None, name):
+            raise QueryError(
+                f"the threshold was fitted to the cosines of {fit.space!r}, and those of {name!r} "
+                "are others: fit it there"
+            )
+        return name, cosine(fit.threshold), fit
     if threshold != "auto":
-        return name, _cosine(threshold), None
-    fit = fitting.fit_threshold(collection, name, tiers=tiers, where=where, tell=tell)
+        return name, cosine(threshold), None
+    fit = fitting.fit_all(places, name, tiers=tiers, where=where, tell=tell)
     return name, fit.threshold, fit
 
 
@@ -318,18 +331,30 @@ def _links(pairs: Pairs | None, tiers: Sequence[Tier], left: Census, right: Cens
 
 
 def _stood_on(
-    store: Store, space: str | None, bar: float | None, fit: Fit | None, pairs: Pairs | None
+    places: Sequence[Indexed],
+    store: Store,
+    known: Sequence[Census],
+    space: str | None,
+    bar: float | None,
+    fit: Fit | None,
+    pairs: Pairs | None,
 ) -> Asked:
-    measured = None if pairs is None else pairs.recall
-    recall = None if measured is None else Share(measured.share, measured.low, measured.high)
-    return Asked(store.uri, store.collection_id, space, bar, fit, store.version, recall)
-
-
-def _one_identity(places: Sequence[Indexed], space: str) -> None:
-    first = places[0].store.space(space)
-    for place in places[1:]:
-        if place.store.space(space).identity != first.identity:
-            raise SpaceMismatch(
-                f"space {space!r} of {places[0].uri} and of {place.uri} were made by other "
-                "encoders: index both with the same one"
-            )
+    if space is None or pairs is None:
+        return Asked(store.uri, store.collection_id, space, bar, fit, store.version, None)
+    measured = pairs.recall
+    told = measured is not None and measured.checked > 0
+    return Asked(
+        store.uri,
+        store.collection_id,
+        space,
+        bar,
+        fit,
+        store.version,
+        Share(measured.share, measured.low, measured.high) if measured and told else None,
+        approximate=measured is not None,
+        no_vector=sum(
+            int(np.isin(images.ids, place.vectors(space).ids, invert=True).sum())
+            for place, images in zip(places, known, strict=True)
+        ),
+        no_thumbnail=pairs.whys.count(UNSEEN),
+    )

@@ -21,6 +21,11 @@ GRID: NDArray[np.float64] = np.arange(1001) / 1000
 MOST_CANDIDATES = 50.0
 """Pairs an image that are worth looking at: beyond it the work grows and hardly what is found."""
 
+DEFAULT = 0.6
+"""The threshold where nothing tells a better one."""
+FEW = 30
+"""Images below which a fit is no reason to look at fewer pairs than can be afforded."""
+
 _PRECISION = 0.99
 _RECALL_MARGIN = 0.005
 _NOBODY_ALONE = "every image seems to be there more than once: nothing tells the precision"
@@ -60,6 +65,7 @@ class Fit:
         candidates_per_image: how many others an image is compared with, on average.
         seed: of the sample.
         note: what stands against trusting it; empty if nothing does.
+        space: whose cosines it is about; None if that is not told.
     """
 
     threshold: float
@@ -72,6 +78,7 @@ class Fit:
     candidates_per_image: float | None = None
     seed: int | None = None
     note: str = ""
+    space: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -123,7 +130,8 @@ def choose(seen: Rehearsal) -> tuple[float, str]:
     """The threshold, and what stands against it.
 
     Of those that are affordable and precise enough, the highest whose recall is within half a
-    point of the best there.
+    point of the best there. Copies of few images do not tell how far others lie apart: there it is
+    the lowest of them, and :data:`DEFAULT` at most if that is affordable.
     """
     found, false = _found(seen), _false(seen)
     recall = found.mean(axis=(0, 1))
@@ -133,6 +141,11 @@ def choose(seen: Rehearsal) -> tuple[float, str]:
     fine = few & (precision >= _PRECISION)
     if not recall[few].any():
         return float(GRID[few][0]), "none of the copies made for the fit was found"
+    if (count := len(seen.scores)) < FEW:
+        lowest = max(DEFAULT, GRID[few][0])
+        if fine.any():
+            lowest = min(lowest, GRID[fine][0])
+        return float(lowest), f"fitted to {count} {'image' if count == 1 else 'images'} only"
     if fine.any():
         good = fine & (recall >= recall[fine].max() - _RECALL_MARGIN)
         return float(GRID[good][-1]), "" if seen.alone else _NOBODY_ALONE
@@ -159,7 +172,7 @@ def judge(seen: Rehearsal, threshold: float, tiers: Sequence[Tier], seed: int, n
             name: wilson(float(found[:, which].mean()), images)
             for which, name in enumerate(seen.transforms)
         },
-        candidates_per_image=float(seen.candidates[at]),
+        candidates_per_image=float(seen.candidates[at]) if threshold >= 0 else None,
         seed=seed,
         note=note,
     )
@@ -184,7 +197,8 @@ def fit_labelled(
         tiers: those asked for.
 
     Raises:
-        QueryError: for fewer than four pairs, or if they are all the same or all not.
+        QueryError: for fewer than four pairs, if they are all the same or all not, or if no
+            threshold finds one of those that are the same.
     """
     score, yes = np.asarray(scores, dtype=np.float32), np.asarray(same, dtype=bool)
     seen = np.ones(len(score), bool) if verified is None else np.asarray(verified, dtype=bool)
@@ -196,6 +210,12 @@ def fit_labelled(
     # int64 [len(GRID)]: how many of each kind are reported at each threshold, and by which pair.
     reported = (score[:, None] >= GRID.astype(np.float32)) & seen[:, None]
     hits, all_hits = reported[yes].sum(axis=0), reported.sum(axis=0)
+    if not hits.any():
+        raise QueryError(
+            f"none of the {int(yes.sum())} pairs that are labelled the same is "
+            f"{' or '.join(tiers)} with a cosine of at least 0: label others, or let more tiers "
+            "count (--tier scene)"
+        )
     threshold = _best_f1(hits, all_hits, int(yes.sum()))
     guesses = np.zeros(len(yes), dtype=bool)
     for i, right in enumerate(yes):

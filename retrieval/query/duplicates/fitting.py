@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from retrieval import folders
 from retrieval.encoders import Encoder
-from retrieval.errors import EncoderError, SpaceMismatch
+from retrieval.errors import EncoderError, QueryError, SpaceMismatch
 from retrieval.query.duplicates import rehearsal
 from retrieval.query.duplicates.census import census
 from retrieval.query.duplicates.evidence import METHOD
-from retrieval.query.duplicates.fit import Fit, choose, judge
-from retrieval.query.duplicates.tiers import Tier
+from retrieval.query.duplicates.fit import DEFAULT, FEW, Fit, choose, judge
+from retrieval.query.duplicates.tiers import SAME, Tier
 from retrieval.query.indexed import Indexed
 from retrieval.query.indexing import Indexes
 
 SAMPLE = 100
 """Images that are copied for a fit."""
 
-_DEFAULT = 0.6
+_RULE = 2  # how a threshold is chosen: what was chosen otherwise is chosen anew
 _KEPT = "fit.json"
 _GROWTH = 2.0  # a kept fit serves until there are twice or half as many images
 
@@ -38,12 +39,22 @@ def fit_threshold(
     tell: rehearsal.Tell | None = None,
 ) -> Fit:
     """Fit the threshold of ``space``; see :meth:`retrieval.Collection.fit_threshold`."""
+    if sample < 1:
+        raise QueryError(f"a fit needs a sample of one image or more, not {sample}")
+    if not {"copy", "edited"} & set(tiers):
+        fit = fit_threshold(
+            collection, space, tiers=SAME, where=where, at=at, sample=sample, seed=seed, tell=tell
+        )
+        note = f"copies tell nothing of {' and '.join(tiers)}: this is where they are found"
+        return replace(
+            fit, tiers=tuple(tiers), precision=None, recall=None, by_transform={}, note=note
+        )
     vectors = collection.vectors(space)
     store = collection.store.again()
     plain = where is None and at is None
     key: dict[str, Any] = {
         "owner": [store.collection_id, *store.space(space).identity],
-        "asked": [list(tiers), sample, seed, METHOD],
+        "asked": [list(tiers), sample, seed, METHOD, _RULE],
     }
     place = Indexes(store).folder(space) / ".fit"
     if plain and (kept := _kept(place, key, len(vectors.ids))) is not None:
@@ -62,12 +73,38 @@ def fit_threshold(
     )
     if len(seen.scores) == 0:
         note = "there are no pictures to fit it to"
-        return Fit(_DEFAULT if at is None else at, None, None, tuple(tiers), seed=seed, note=note)
+        cosine = DEFAULT if at is None else at
+        return Fit(cosine, None, None, tuple(tiers), seed=seed, note=note, space=space)
     threshold, note = choose(seen) if at is None else (at, "")
-    fit = judge(seen, threshold, tiers, seed, note)
+    fit = replace(judge(seen, threshold, tiers, seed, note), space=space)
     if plain:
         _keep(place, {**key, "rows": len(vectors.ids), "fit": fit.as_json()})
     return fit
+
+
+def fit_all(
+    collections: Sequence[Indexed],
+    space: str,
+    *,
+    tiers: Sequence[Tier],
+    where: str | None = None,
+    tell: rehearsal.Tell | None = None,
+) -> Fit:
+    """The fit that serves several collections: the lowest, of those to enough images if there are.
+
+    Raises:
+        EncoderError: if the space's encoder is not here for any of them.
+    """
+    fits: list[Fit] = []
+    missing: EncoderError | None = None
+    for collection in collections:
+        try:
+            fits.append(fit_threshold(collection, space, tiers=tiers, where=where, tell=tell))
+        except EncoderError as error:
+            missing = error
+    if missing is not None and not fits:
+        raise missing
+    return min(fits, key=lambda fit: (fit.sampled < FEW, fit.threshold))
 
 
 def encoder_of(collection: Indexed, space: str) -> Encoder:

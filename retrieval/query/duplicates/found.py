@@ -60,7 +60,12 @@ class Asked:
         threshold: cosine from which on pairs were looked at; None where only bytes were.
         fit: where the threshold comes from; None for a number that was given.
         version: of the collection.
-        recall: measured share of the pairs above the threshold that were looked at; None if all.
+        recall: measured share of the pairs above the threshold that were looked at; None if all
+            were, or if ``approximate`` and no pair of the sample told it.
+        approximate: whether an index was searched, so that some pairs may have been missed.
+        no_vector: images without a vector in the space: only their bytes were compared.
+        no_thumbnail: pairs above the threshold that could not be looked at, for want of a
+            thumbnail; those are *concept*, unless their bytes are the same.
     """
 
     collection: str
@@ -70,6 +75,9 @@ class Asked:
     fit: Fit | None
     version: int
     recall: Share | None
+    approximate: bool = False
+    no_vector: int = 0
+    no_thumbnail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ class Answer:
 
     @property
     def recall(self) -> Share | None:
-        """Measured share of the pairs above the threshold that were looked at; None if all."""
+        """Measured share of the pairs above the threshold that were looked at; see `Asked`."""
         return self.asked.recall
 
     @property
@@ -134,7 +142,7 @@ class Duplicates(Answer):
     def to_arrow(self) -> pa.Table:
         """The plan: one row an image that would go, with the image that stays and why.
 
-        Its metadata name the collection, its space, threshold and version.
+        Every row names the collection; the table's metadata say its space, threshold and version.
         """
         import pyarrow as pa
 
@@ -147,9 +155,12 @@ class Duplicates(Answer):
             "size_bytes": pa.array([image.size_bytes for image in going], pa.int64()),
             "keep_id": pa.array([image.image_id for image in staying], pa.int64()),
             "keep_uri": pa.array([image.uri for image in staying], pa.string()),
+            "keep_hash": pa.array([keep.content_hash for keep in staying], pa.string()),
             "kind": pa.array([member.kind for member, _ in rows], pa.string()),
             "score": pa.array([member.score for member, _ in rows], pa.float32()),
             "why": pa.array([member.why for member, _ in rows], pa.string()),
+            "collection": pa.array([self.asked.collection] * len(rows), pa.string()),
+            "collection_id": pa.array([self.asked.collection_id] * len(rows), pa.string()),
         }
         return pa.table(columns).replace_schema_metadata(described(self.asked))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +27,7 @@ class Leak:
     """Two images that are the same, one on each side.
 
     Attributes:
-        a: the one.
+        a: the one; between values of a column, that of the lower value.
         b: the other.
         score: exact cosine; 1 for the same bytes.
         kind: tier of the two.
@@ -48,8 +47,8 @@ class Leak:
 class Leaks(Answer):
     """All leaks, the strongest tiers first, then the highest scores.
 
-    An image that leaks is in one of them at least. Where several images of the same bytes are on
-    one side, each is named once, and not with each of the other side.
+    An image that leaks is in one of them at least. Where several images have the same bytes, each
+    is named with one of another side, and not with all of them.
 
     Attributes:
         pairs: see :class:`Leak`.
@@ -123,6 +122,24 @@ def check_column(store: Store, column: str, where: str | None) -> None:
         )
 
 
+def check_collections(stores: tuple[Store, Store], known: tuple[Census, Census]) -> None:
+    """See that two collections have images to compare, and are two.
+
+    Raises:
+        QueryError: if not.
+    """
+    if stores[0].collection_id == stores[1].collection_id:
+        raise QueryError(
+            f"{stores[0].uri} and {stores[1].uri} are one collection: `retrieval dedup` finds what "
+            "is in it more than once, and --between what is in two of its splits"
+        )
+    for store, images in zip(stores, known, strict=True):
+        if not len(images.ids):
+            raise QueryError(
+                f"nothing to compare: {store.uri} has no images, or none that pass --where"
+            )
+
+
 def across_values(
     store: Store, known: Census, links: Links, column: str, *, same_bytes: bool
 ) -> tuple[Leak, ...]:
@@ -146,11 +163,11 @@ def across_values(
     if same_bytes:
         linked += [(content, content, -1) for content in known.repeated.tolist()]
     linked += zip(links.a.tolist(), links.b.tolist(), range(len(links.a)), strict=True)
-    found = []
-    for a, b, link in linked:
-        for (x, ours), (y, theirs) in product(held.get(a, {}).items(), held.get(b, {}).items()):
-            if x < y or (x != y and a != b):
-                found += [_Ids(*pair, link, (x, y)) for pair in _each_once(ours, theirs)]
+    found = [
+        _Ids(*pair, link, sides)
+        for a, b, link in linked
+        for pair, sides in _across(held.get(a, {}), held.get(b, {})).items()
+    ]
     images = records(store, {image for leak in found for image in (leak.a, leak.b)})
     return _told(found, links, images, images)
 
@@ -185,6 +202,26 @@ def across_collections(
     left = records(stores[0], {leak.a for leak in found})
     right = records(stores[1], {leak.b for leak in found})
     return _told(found, links, left, right)
+
+
+def _across(
+    ours: dict[str, list[int]], theirs: dict[str, list[int]]
+) -> dict[tuple[int, int], tuple[str, str]]:
+    """Pairs of images of two contents, or of one, and their values, the lower one first.
+
+    Every image is named that can be paired with one of another value, and with one of them only:
+    all with all would be more than anybody reads, or memory holds.
+    """
+    found = {}
+    for mine, others in ((ours, theirs), (theirs, ours)):
+        lowest = sorted(others)[:2]
+        for x, images in mine.items():
+            for y in [value for value in lowest if value != x][:1]:
+                for at, image in enumerate(images):
+                    other = others[y][at % len(others[y])]
+                    (low, one), (high, another) = sorted([(x, image), (y, other)])
+                    found[one, another] = low, high
+    return found
 
 
 def _each_once(ours: Sequence[int], theirs: Sequence[int]) -> Iterator[tuple[int, int]]:

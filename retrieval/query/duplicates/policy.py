@@ -23,6 +23,8 @@ COLUMNS = (
     "split",
 )  # fmt: skip
 """What the rules look at."""
+NAMED = ("uri", "split")
+"""What those look at that name a folder or a split."""
 
 _Key = NDArray[Any]
 _LAST = np.iinfo(np.int64).max
@@ -35,7 +37,8 @@ def preferred(rows: pa.Table, rules: Sequence[str] = DEFAULT) -> NDArray[np.int6
         rows: of the columns :data:`COLUMNS`.
         rules: in order of weight: ``resolution`` (most pixels), ``size`` (largest file),
             ``oldest`` (by the camera's time, else the file's), ``folder:PATH`` (below that folder)
-            and ``split:NAME``. What they do not settle is settled by uri and id.
+            and ``split:NAME``. What they do not settle is settled by :data:`DEFAULT`, then by uri
+            and id.
 
     Raises:
         QueryError: naming the rules there are, if one is none of them.
@@ -43,7 +46,8 @@ def preferred(rows: pa.Table, rules: Sequence[str] = DEFAULT) -> NDArray[np.int6
     by_name = np.argsort(np.asarray(rows["uri"].to_pylist(), dtype=object), kind="stable")
     name_rank = np.empty(len(rows), dtype=np.int64)
     name_rank[by_name] = np.arange(len(rows))
-    keys = [key(rows) for key in check_rules(rules)]
+    settling = [rule for rule in DEFAULT if rule not in rules]
+    keys = [key(rows) for key in check_rules(rules) + check_rules(settling)]
     return np.lexsort([rows["image_id"].to_numpy(), name_rank, *reversed(keys)])
 
 
@@ -56,6 +60,24 @@ def check_rules(rules: Sequence[str]) -> list[Callable[[pa.Table], _Key]]:
     if isinstance(rules, str):
         raise QueryError(f"keep is a list of rules: [{rules!r}]")
     return [_rule(rule) for rule in rules]
+
+
+def check_preferring(rules: Sequence[str], rows: pa.Table) -> None:
+    """See that each folder and split of the rules is that of some image.
+
+    Args:
+        rules: as for :func:`preferred`.
+        rows: of all images that take part, of the columns :data:`NAMED`.
+
+    Raises:
+        QueryError: naming the rule that prefers none.
+    """
+    for rule, key in zip(rules, check_rules(rules), strict=True):
+        if ":" in rule and len(rows) and key(rows).all():
+            raise QueryError(
+                f"keep rule {rule!r} prefers none of the {len(rows):,} images: see `retrieval "
+                "status` for the splits there are, and give a folder that was indexed"
+            )
 
 
 def _rule(rule: str) -> Callable[[pa.Table], _Key]:

@@ -11,3 +11,6 @@ photographed again; *concept*: nothing but their vectors says that they belong t
 
 TIERS: tuple[Tier, ...] = ("exact", "copy", "edited", "scene", "concept")
 """Strongest first."""
+
+SAME: tuple[Tier, ...] = ("exact", "copy", "edited")
+"""The tiers that people act on."""
