@@ -9,8 +9,9 @@ what was found; it has no thumbnails, so that no pictures are compared. `ours, l
 without torch. `ours, again` finds the pairs of a collection to which one row in a hundred was added
 since. `join` is the product alone, on an array. `FAISS` is `IndexFlatIP.range_search` of all rows,
 `numpy` a product in blocks above the diagonal. Each run is a process of its own; they take turns.
-Seconds are from the first call to the last pair, after the imports; memory is the most that the
-process ever held, imports and mapped files included.
+Seconds are from the first call to the last pair, after the imports, and CPU seconds those of all
+threads, which tell more where others use the machine; memory is the most that the process ever
+held, imports and mapped files included.
 
 Peers are measured up to 100,000 rows, and beyond that extrapolated by the square of the rows. Up to
 50,000 rows every contender's pairs are compared with numpy's; those within 1e-5 of the threshold
@@ -164,10 +165,10 @@ def child(name: str, folder: Path, threshold: float) -> None:
         pairs.join.fastest = lambda work: Full()
     elif name not in PEERS and find_spec("torch"):
         import torch  # noqa: F401
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     (a, b, scores), recall = CONTENDERS[name](folder, threshold)
-    seconds = time.perf_counter() - started
-    facts = {"seconds": seconds, "pairs": len(a)}
+    seconds, worked = time.perf_counter() - started, time.process_time() - worked
+    facts = {"seconds": seconds, "cpu_seconds": worked, "pairs": len(a)}
     # Not what getrusage() says, which begins with the memory of the process that started this one.
     status = Path("/proc/self/status").read_text()
     facts["peak_mb"] = int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -221,7 +222,8 @@ def compare(n: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]
             print(f"  {name}: {found}", flush=True)
     for name, some in runs.items():
         middle = {
-            key: statistics.median(one[key] for one in some) for key in ("seconds", "peak_mb")
+            key: statistics.median(one[key] for one in some)
+            for key in ("seconds", "cpu_seconds", "peak_mb")
         }
         facts[name] = some[-1] | {key: round(value, 2) for key, value in middle.items()}
     if n <= _CHECKED and "numpy" in pairs:
@@ -243,16 +245,18 @@ def index(folder: Path) -> dict[str, Any]:
     return {"kind": facts["kind"], "seconds": round(time.perf_counter() - started, 1)}
 
 
-def ratios(found: dict[str, Any], n: int, kept: dict[str, Any], dim: int) -> dict[str, float]:
-    """How many times as long as each of ours its peers take, as measured or by the square."""
+def ratios(
+    found: dict[str, Any], n: int, kept: dict[str, Any], dim: int, what: str
+) -> dict[str, float]:
+    """How many times the time of each of ours its peers take, as measured or by the square."""
     measured = {
-        name: facts[name]["seconds"] * (n / rows) ** 2
+        name: facts[name][what] * (n / rows) ** 2
         for name in PEERS
         for rows, facts in ((n, found), (_PEERS, kept.get(f"{_PEERS} × {dim}", {})))[::-1]
         if name in facts
     }
     return {
-        f"{peer} / {name}": round(seconds / found[name]["seconds"], 2)
+        f"{peer} / {name}": round(seconds / found[name][what], 2)
         for peer, seconds in measured.items()
         for name in CONTENDERS
         if name in found and name not in PEERS
@@ -278,8 +282,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="pairs-") as folder:
             found = compare(n, options, Path(folder))
         kept = json.loads(options.out.read_text()) if options.out.exists() else {}
-        found["times"] = ratios(found, n, kept, options.dim)
-        print(json.dumps(found["times"], indent=1))
+        for what in ("seconds", "cpu_seconds"):
+            found[f"ratio of {what}"] = ratios(found, n, kept, options.dim, what)
+            print(what, json.dumps(found[f"ratio of {what}"], indent=1))
         text = json.dumps({**kept, name: kept.get(name, {}) | found}, indent=1, ensure_ascii=False)
         options.out.write_text(text + "\n")
 
