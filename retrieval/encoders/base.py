@@ -157,6 +157,15 @@ class DenseEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
+class MiddleEncoder(Encoder, Protocol):
+    """An encoder whose middle layers tell finer places than its last one, as a CNN's do."""
+
+    def encode_middle(self, images: Sequence[Image.Image]) -> PatchTokens:
+        """What its middle layers see of RGB pictures, in the order given; it is like no text."""
+        ...
+
+
+@runtime_checkable
 class Trunk(Protocol):
     """A forward pass that several encoders share."""
 

@@ -64,6 +64,23 @@ class PocketTrunk:
         [maps] = self._graph.run(PREPROCESS.inputs([image]), ["last"])
         return np.asarray(maps[0].reshape(graph.POOLED, -1).T)
 
+    def middle(self, images: Sequence[Image.Image]) -> PatchTokens:
+        """The map of the third stage, each place the mean of itself and the eight around it.
+
+        Taken from the middle and averaged as PatchCore does with a ResNet (Roth et al., 2022): fine
+        enough for small defects, and not yet bent towards the classes of ImageNet.
+
+        Returns:
+            Tokens ``[n, 784, 40]``, 28 rows and columns of each picture.
+        """
+        out = np.empty((len(images), graph.MIDDLE**2, graph.MIDDLE_WIDTH), dtype=np.float32)
+        for row, image in enumerate(images):
+            [maps] = self._graph.run(PREPROCESS.inputs([image]), ["stage3"])
+            padded = np.pad(maps[0], ((0, 0), (1, 1), (1, 1)), mode="edge")
+            around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+            out[row] = around.mean(axis=(3, 4)).reshape(graph.MIDDLE_WIDTH, -1).T
+        return PatchTokens(out, np.full((len(images), 2), graph.MIDDLE, dtype=np.int64))
+
     @cached_property
     def classifier(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Matrix ``[1280, 1000]`` and bias ``[1000]`` from features to class logits."""
@@ -102,6 +119,10 @@ class PocketVisual:
     def encode_patches(self, images: Sequence[Image.Image]) -> PatchTokens:
         """Tokens ``[n, 49, 256]`` whose mean is the picture's embedding before it is normalised."""
         return _patch_tokens(images, lambda image: self._whiten(self.trunk.places(image)))
+
+    def encode_middle(self, images: Sequence[Image.Image]) -> PatchTokens:
+        """Tokens of finer places; see :meth:`PocketTrunk.middle`."""
+        return self.trunk.middle(images)
 
     def project(self, features: NDArray[np.float32]) -> Embeddings:
         """Centre and whiten the trunk's features ``[n, 2280]``: unit rows ``[n, 256]``."""
@@ -145,6 +166,10 @@ class PocketText:
     def encode_patches(self, images: Sequence[Image.Image]) -> PatchTokens:
         """Tokens ``[n, 49, 256]``: the image head on each place as if it were the whole picture."""
         return _patch_tokens(images, self._tokens)
+
+    def encode_middle(self, images: Sequence[Image.Image]) -> PatchTokens:
+        """Tokens of finer places; see :meth:`PocketTrunk.middle`."""
+        return self.trunk.middle(images)
 
     def _tokens(self, image: Image.Image) -> NDArray[np.float32]:
         places = self.trunk.places(image)

@@ -27,6 +27,8 @@ CLASSES = 1000
 WIDTH = POOLED + CLASSES
 SIDE = 7
 """Rows and columns of the last feature map."""
+MIDDLE, MIDDLE_WIDTH = 28, 40
+"""Rows and columns of the third stage's map, and its channels."""
 
 _INPUT_SIZE = 224
 _BATCH_NORM_EPSILON = 1e-3
