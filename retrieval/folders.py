@@ -113,6 +113,45 @@ def digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write beside ``path``, which takes its place when it is whole and on disk.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left then, and ``path`` is as it was.
+    """
+    beside = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def sync(folder: str | os.PathLike[str]) -> None:
+    """Make the names in a folder durable, where a system can.
+
+    Raises:
+        OSError: if the disk fails.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def turn(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Keep other processes from making ``folder``; the system ends a killed one's turn.
 
