@@ -191,8 +191,11 @@ class Store:
             CollectionError: if a column or a vector does not fit; nothing is written then.
         """
         if len(rows):
-            whole = self._conform(rows, whole=True)
-            self._images.upsert(whole, "image_id")
+            self._images.upsert(self._conform(rows, whole=True), "image_id")
+
+    def insert(self, rows: pa.Table) -> int:
+        """As :meth:`upsert`, but rows that are there stay as they are; how many were new."""
+        return self._images.insert(self._conform(rows, whole=True), "image_id") if len(rows) else 0
 
     def update(self, rows: pa.Table) -> int:
         """Set some columns of existing rows in one commit; ids that are not there are passed over.
@@ -203,9 +206,7 @@ class Store:
         Raises:
             CollectionError: as :meth:`upsert`.
         """
-        if len(rows) == 0:
-            return 0
-        return self._images.update(self._conform(rows, whole=False), "image_id")
+        return self._images.update(self._conform(rows, whole=False), "image_id") if len(rows) else 0
 
     def delete(self, ids: ArrayLike) -> int:
         """Delete images in one commit; how many there were."""
