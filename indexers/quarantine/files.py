@@ -13,6 +13,7 @@ from retrieval import folders
 from retrieval.uris import path_of
 
 _NAME_MAX = 255
+_ONE_FILE = ("st_dev", "st_ino", "st_mode", "st_size", "st_mtime_ns")
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -33,6 +34,16 @@ def why_not(path: str | None, content_hash: str) -> str | None:
     except (OSError, ValueError) as error:
         return f"cannot be read: {_told(error)}"
     return None
+
+
+def still(path: str, facts: os.stat_result) -> bool:
+    """Whether the file at ``path`` is the one of ``facts``, neither replaced nor written to.
+
+    Raises:
+        OSError: if there is none.
+    """
+    now = os.lstat(path)
+    return all(getattr(now, name) == getattr(facts, name) for name in _ONE_FILE)
 
 
 def one_place(uri: str, other: str) -> bool:
@@ -60,7 +71,7 @@ def hiding_place(folder: Path, image_id: int, path: str) -> str:
     return os.path.join(folder, f"{image_id}-{name}")
 
 
-def move(source: str, target: str, part: str, content_hash: str) -> None:
+def move(source: str, target: str, part: str, content_hash: str, facts: os.stat_result) -> None:
     """Move a file; what is at ``target`` is never overwritten.
 
     Within a file system it is a link and an unlink, since a rename would overwrite. Across file
@@ -72,11 +83,13 @@ def move(source: str, target: str, part: str, content_hash: str) -> None:
         target: where it goes; its folder is there.
         part: name for an unfinished copy, in the folder of ``target``.
         content_hash: of the file.
+        facts: of the file when its content was looked at; another one does not move.
 
     Raises:
         FileExistsError: if there is something at ``target``.
-        OSError: if it cannot be moved; it is where it was then.
+        OSError: if it cannot be moved, or changed meanwhile; it is where it was then.
     """
+    _same(source, facts)
     try:
         both = _place(source, target)
     except OSError as error:
@@ -88,13 +101,15 @@ def move(source: str, target: str, part: str, content_hash: str) -> None:
             _place(part, target)
         finally:
             discard(part)
-        _sync(os.path.dirname(target))  # within one file system names change in their order
+        folders.sync(os.path.dirname(target))  # in one file system names change in their order
     if both:
         try:
+            _same(source, facts)
             os.unlink(source)
-        except OSError:  # its folder cannot be written
-            if os.path.lexists(source):
-                os.unlink(target)
+        except OSError:  # another file has its name now, or its folder cannot be written
+            if not os.path.lexists(source):
+                return
+            os.unlink(target)
             raise
 
 
@@ -107,7 +122,9 @@ def finish(source: str, target: str, content_hash: str) -> bool:
             return False
         if why_not(source, content_hash) or why_not(target, content_hash):
             return False
-        _sync(os.path.dirname(target))
+        folders.sync(os.path.dirname(target))
+    if not still(source, facts) or not still(target, others):
+        return False
     os.unlink(source)
     return True
 
@@ -144,14 +161,9 @@ def _copy(source: str, part: str, content_hash: str) -> None:
         raise OSError(errno.EIO, "the copy is not what was read", source)
 
 
-def _sync(folder: str) -> None:
-    """Make names durable, where a system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _same(path: str, facts: os.stat_result) -> None:
+    if not still(path, facts):
+        raise OSError(errno.EBUSY, "it was changed at that moment", path)
 
 
 def _told(error: Exception) -> str:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexers.marks import JOURNAL
 from indexers.quarantine.files import discard, hiding_place
-from indexers.quarantine.plan import JOURNAL
 from retrieval.errors import PlanError
-from retrieval.folders import advice
+from retrieval.folders import advice, sync, whole_file
 from retrieval.store import Store
 from retrieval.uris import path_of
 
@@ -63,6 +62,8 @@ class Journal:
                 self.facts = line
             elif "done" in line:
                 self.done.update(line["done"])
+            elif "stayed" in line:
+                self._drop(line["stayed"])
             else:
                 entry = Entry(**line)
                 self.entries[entry.image_id] = entry
@@ -77,8 +78,11 @@ class Journal:
         with _writing(self.folder):
             self.folder.mkdir(exist_ok=True)
             if not self.facts:
-                self.facts = {"collection_id": collection_id, "plan": plan}
-                self._append([self.facts])
+                facts = {"collection_id": collection_id, "plan": plan}
+                self._append([facts])
+                self.facts = facts
+                sync(self.folder)
+                sync(self.folder.parent)
 
     def intend(self, entries: Sequence[Entry]) -> None:
         """Remember files before they move."""
@@ -90,6 +94,11 @@ class Journal:
         """Remember that files are in quarantine and their rows are out of the collection."""
         self._append([{"done": list(ids)}])
         self.done.update(ids)
+
+    def stay(self, ids: Sequence[int]) -> None:
+        """Forget files that did not move after all: they are none of undo's business."""
+        self._append([{"stayed": list(ids)}])
+        self._drop(ids)
 
     def hidden(self, entry: Entry) -> str:
         """Where in the folder the file of ``entry`` lies, or would."""
@@ -110,36 +119,49 @@ class Journal:
         """Keep rows of the collection, all columns, before they leave it."""
         import pyarrow as pa
 
+        if not len(rows):
+            return
         number = 1 + max((int(path.stem[5:]) for path in self._row_files()), default=0)
-        part = self.folder / f"{secrets.token_hex(8)}.rows.part"
-        with _writing(self.folder):
-            try:
-                with part.open("wb") as file:
-                    with pa.ipc.new_file(file, rows.schema) as writer:
-                        writer.write_table(rows)
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.rename(self.folder / f"rows-{number:06d}.arrow")
-            finally:
-                part.unlink(missing_ok=True)
+        place = self.folder / f"rows-{number:06d}.arrow"
+        with (
+            _writing(self.folder),
+            whole_file(place) as part,
+            pa.ipc.new_file(str(part), rows.schema) as writer,
+        ):
+            writer.write_table(rows)
 
     def saved_rows(self) -> Iterator[pa.Table]:
-        """The rows that were kept, newest first."""
+        """The rows that were kept, newest first.
+
+        Raises:
+            PlanError: if a file of them is damaged.
+        """
         import pyarrow as pa
 
         for path in sorted(self._row_files(), reverse=True):
-            with path.open("rb") as file:
-                yield pa.ipc.open_file(file).read_all()
+            try:
+                with path.open("rb") as file:
+                    yield pa.ipc.open_file(file).read_all()
+            except (OSError, pa.ArrowException) as error:
+                raise PlanError(
+                    f"{path} is damaged, and with it rows that left the collection: put it right, "
+                    "or move it elsewhere to have the files back without those rows"
+                ) from error
 
     def forget(self) -> None:
         """Remove the folder, as all is back; what others put into it stays."""
         if self.facts:
-            for path in (*self._row_files(), *self.folder.glob("*.rows.part")):
+            for path in (*self._row_files(), *self.folder.glob(".*.part")):
                 path.unlink()
         with suppress(OSError):
             self._path.unlink()
         with suppress(OSError):
             self.folder.rmdir()
+
+    def _drop(self, ids: Sequence[int]) -> None:
+        for image_id in ids:
+            self.entries.pop(image_id, None)
+            self.done.discard(image_id)
 
     def _row_files(self) -> list[Path]:
         return list(self.folder.glob("rows-*.arrow"))
@@ -172,20 +194,24 @@ def all_columns(store: Store) -> list[str]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from working at the plans of a folder; a killed one's turn ends."""
+def alone(*places: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes from working at plans of a folder or of a local collection.
+
+    The folders themselves are locked, so that nothing is left in them; a killed process's turn
+    ends.
+    """
     try:
         import fcntl
     except ImportError:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        for place in sorted({os.path.realpath(p) for p in places if os.path.isdir(p)}):
+            descriptor = os.open(place, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval import folders
+from indexers.marks import JOURNAL, quarantine_of
 from retrieval.errors import PlanError
+from retrieval.folders import whole_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-PLAN_FACTS = ("collection", "collection_id", "space", "threshold", "version")
-"""What the metadata of a plan's schema say: where it came from."""
-JOURNAL = "journal.jsonl"
-_FOLDER = ".quarantine"
 
 
 @dataclass(slots=True)
@@ -29,12 +25,14 @@ class QuarantineReport:
         restored: files that came back.
         refused: what was left alone or not put back: its uri and why.
         bytes: size of the files that moved, in either direction.
+        quarantine: the folder that the plan moves files to.
     """
 
     moved: int = 0
     restored: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     bytes: int = 0
+    quarantine: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON holds it."""
@@ -44,11 +42,15 @@ class QuarantineReport:
             "restored": self.restored,
             "refused": refused,
             "bytes": self.bytes,
+            "quarantine": self.quarantine,
         }
 
 
 def plan_schema() -> pa.Schema:
-    """Columns of a plan: one row an image that would go, and the one that is kept for it."""
+    """Columns of a plan: one row an image that would go, and the one that is kept for it.
+
+    Every row says by itself which collection it is of, so that any tool may take rows out.
+    """
     import pyarrow as pa
 
     return pa.schema(
@@ -59,9 +61,12 @@ def plan_schema() -> pa.Schema:
             pa.field("size_bytes", pa.int64()),
             pa.field("keep_id", pa.int64(), nullable=False),
             pa.field("keep_uri", pa.string(), nullable=False),
+            pa.field("keep_hash", pa.string(), nullable=False),
             ("kind", pa.string()),
             ("score", pa.float32()),
             ("why", pa.string()),
+            pa.field("collection", pa.string(), nullable=False),
+            pa.field("collection_id", pa.string(), nullable=False),
         ]
     )
 
@@ -70,31 +75,40 @@ def write_plan(table: pa.Table, path: str | os.PathLike[str]) -> None:
     """Write a removal plan as Parquet, in one move; an older one that was not applied is replaced.
 
     Args:
-        table: the columns of :func:`plan_schema`, its metadata those of :data:`PLAN_FACTS`.
+        table: the columns of :func:`plan_schema`; its metadata are kept.
         path: of the file.
 
     Raises:
-        PlanError: if the table is no plan, or the plan at ``path`` was applied and not undone.
+        PlanError: if the table is no plan, or there is something else at ``path`` than a plan that
+            was not applied.
         OSError: if it cannot be written; nothing is left then.
     """
     import pyarrow.parquet as pq
 
-    checked, place = _checked(table, os.fspath(path)), Path(path)
+    checked = _checked(table, os.fspath(path))
+    check_place(path)
+    with whole_file(Path(path)) as beside:
+        pq.write_table(checked, beside)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """See that a plan may be written at ``path``.
+
+    Raises:
+        PlanError: as :func:`write_plan`.
+    """
+    place = Path(path)
     if (quarantine_of(place) / JOURNAL).exists():
         raise PlanError(f"{place} was applied: undo it first, or write the new plan elsewhere")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        pq.write_table(checked, beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(place)
-    finally:
-        beside.unlink(missing_ok=True)
+    if os.path.lexists(place):
+        try:
+            read_plan(place)
+        except PlanError as error:
+            raise PlanError(f"{error}; choose a name that is free") from error
 
 
-def read_plan(path: Path) -> tuple[pa.Table, dict[str, str]]:
-    """The rows of a plan, and the facts of its metadata.
+def read_plan(path: Path) -> tuple[pa.Table, str]:
+    """The rows of a plan, and the digest by which it is known again.
 
     Raises:
         PlanError: if there is none, or the file is no plan.
@@ -103,44 +117,27 @@ def read_plan(path: Path) -> tuple[pa.Table, dict[str, str]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        data = path.read_bytes()
+        table = pq.read_table(pa.BufferReader(data))
     except FileNotFoundError as error:
         raise PlanError(f"there is no plan {path}: dedup --plan FILE writes one") from error
     except (OSError, pa.ArrowException) as error:
         raise PlanError(f"{path} is no plan: {error}") from error
-    checked = _checked(table, str(path))
-    return checked, {name: checked.schema.metadata[name.encode()].decode() for name in PLAN_FACTS}
-
-
-def plan_digest(path: Path) -> str:
-    """By which a plan is known again."""
-    return folders.digest(path)
-
-
-def quarantine_of(path: Path) -> Path:
-    """Folder beside a plan that holds what it took away."""
-    return path.with_name(f"{path.name}{_FOLDER}")
-
-
-def is_quarantine(folder: str) -> bool:
-    """Whether a folder holds what a plan took away."""
-    return folder.endswith(_FOLDER) and os.path.isfile(os.path.join(folder, JOURNAL))
+    return _checked(table, str(path)), hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _checked(table: pa.Table, place: str) -> pa.Table:
     import pyarrow as pa
 
-    schema, said = plan_schema(), table.schema.metadata or {}
+    schema = plan_schema().with_metadata(table.schema.metadata)
     lacking = [name for name in schema.names if name not in table.column_names]
-    lacking += [name for name in PLAN_FACTS if name.encode() not in said]
     if lacking:
         raise PlanError(f"{place} is no plan: it lacks {lacking[0]!r}")
-    kept = {name.encode(): said[name.encode()] for name in PLAN_FACTS}
     try:
-        plan = table.select(schema.names).cast(schema.with_metadata(kept))
+        plan = table.select(schema.names).cast(schema)
+        plan.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise PlanError(f"{place} is no plan: {error}") from error
-    plan.validate(full=True)
     going = plan["image_id"].to_pylist()
     if len(set(going)) != len(going):
         raise PlanError(f"{place} is no plan: an image stands in it twice")

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from indexers.quarantine.plan import is_quarantine
+from indexers.marks import is_ours, is_unfinished
 from retrieval.errors import SourceError
 from retrieval.images import IMAGE_EXTENSIONS, looks_like_image
 from retrieval.uris import uri_of
@@ -43,7 +43,8 @@ class FolderSource:
     """Image files below a folder, in the order of their names; or one image file.
 
     A file is a candidate if its extension or its first bytes say image. Symbolic links are not
-    followed, neither to files nor to folders, so that nothing is met twice or without end.
+    followed, neither to files nor to folders, so that nothing is met twice or without end. Exports,
+    quarantines and unfinished files (``.NAME.part``) that lie below the folder are passed over.
     """
 
     def __init__(
@@ -98,14 +99,14 @@ class FolderSource:
             for entry in entries:
                 relative = os.path.relpath(entry.path, self.root)
                 if entry.is_dir(follow_symlinks=False):
-                    if not _matches(relative, self.exclude) and not _is_ours(entry.path):
+                    if not _matches(relative, self.exclude) and not is_ours(entry.path):
                         folders.append(entry.path)
                 elif found := self._candidate(entry.path, relative):
                     yield found
             pending.extend(reversed(folders))
 
     def _candidate(self, path: str, relative: str) -> FoundFile | None:
-        if _matches(relative, self.exclude):
+        if is_unfinished(os.path.basename(path)) or _matches(relative, self.exclude):
             return None
         if self.include and not _matches(relative, self.include):
             return None
@@ -119,12 +120,6 @@ class FolderSource:
         if extension not in IMAGE_EXTENSIONS and not _sniff(path):
             return None
         return FoundFile(path, uri_of(path), facts.st_size, facts.st_mtime_ns)
-
-
-def _is_ours(path: str) -> bool:
-    """Whether a folder among the pictures is a table of a collection, or a plan's quarantine."""
-    table = path.endswith(".lance") and os.path.isdir(os.path.join(path, "_versions"))
-    return table or is_quarantine(path)
 
 
 def _matches(relative: str, patterns: Sequence[str]) -> bool:
