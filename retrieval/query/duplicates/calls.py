@@ -20,11 +20,11 @@ from retrieval.query.duplicates.grouping import Links, grouped
 from retrieval.query.duplicates.leaks import Leaks
 from retrieval.query.duplicates.pairs import Pairs, find_pairs, pairs_between
 from retrieval.query.duplicates.refusals import cosine, one_identity, some_tiers
-from retrieval.query.duplicates.rehearsal import Tell
 from retrieval.query.duplicates.tiers import SAME, TIERS, Tier
 from retrieval.query.indexed import Indexed
 from retrieval.query.spaces import choose_space
 from retrieval.store import Store
+from retrieval.vectors.tiles import Tell
 
 Threshold: TypeAlias = float | Fit | Literal["auto"]
 """A cosine; a fit that was made before; or ``auto``, which fits one."""

@@ -18,6 +18,7 @@ from retrieval.query.duplicates.fit import DEFAULT, FEW, Fit, choose, judge
 from retrieval.query.duplicates.tiers import SAME, Tier
 from retrieval.query.indexed import Indexed
 from retrieval.query.indexing import Indexes
+from retrieval.vectors.tiles import Tell
 
 SAMPLE = 100
 """Images that are copied for a fit."""
@@ -36,7 +37,7 @@ def fit_threshold(
     at: float | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
-    tell: rehearsal.Tell | None = None,
+    tell: Tell | None = None,
 ) -> Fit:
     """Fit the threshold of ``space``; see :meth:`retrieval.Collection.fit_threshold`."""
     if sample < 1:
@@ -88,7 +89,7 @@ def fit_all(
     *,
     tiers: Sequence[Tier],
     where: str | None = None,
-    tell: rehearsal.Tell | None = None,
+    tell: Tell | None = None,
 ) -> Fit:
     """The fit that serves several collections: the lowest, of those to enough images if there are.
 

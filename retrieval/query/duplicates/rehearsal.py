@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,8 +28,7 @@ from retrieval.query.space_vectors import SpaceVectors
 from retrieval.store import Store
 from retrieval.types import Embeddings
 from retrieval.vectors.sorted_ids import places
-
-Tell = Callable[[int, int], None]
+from retrieval.vectors.tiles import Tell
 
 _SIDE = 1024  # encoders look at less; the edits are to take no longer for large photos
 _BATCH = 4
