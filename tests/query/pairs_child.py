@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrieval.images.thumbnails import thumbnail
 from retrieval.query import Collection
 from retrieval.query.duplicates import pairs
 from retrieval.store import Store
@@ -21,6 +23,7 @@ from retrieval.types import Space
 
 SPACE, DIM = "s", 8
 SMALL = 40_000  # bytes of memory, in which a join takes many steps
+DOT = thumbnail(PIL.Image.new("RGB", (4, 4)))
 Image = tuple[str, NDArray[np.float32] | None]
 """Content hash and vector."""
 
@@ -52,6 +55,7 @@ def put(store: Store, images: Mapping[int, Image], **more: Sequence[Any]) -> Non
         "content_hash": [content for content, _ in images.values()],
         "width": pa.array([64] * len(images), pa.int32()),
         "height": pa.array([48] * len(images), pa.int32()),
+        "thumbnail": [DOT] * len(images),
         f"vector_{SPACE}": pa.array(vectors, pa.list_(pa.float32(), DIM)),
         f"embedded_{SPACE}": [v is not None for v in vectors],
     }

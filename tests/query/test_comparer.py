@@ -12,7 +12,7 @@ from skimage import data
 
 from retrieval.errors import QueryError
 from retrieval.images import thumbnail
-from retrieval.query.duplicates.comparer import Comparer
+from retrieval.query.duplicates.comparer import UNSEEN, Comparer
 from retrieval.query.duplicates.evidence import look
 from retrieval.query.duplicates.transforms import TRANSFORMS
 from retrieval.store import Store
@@ -103,6 +103,21 @@ def test_two_collections_may_use_one_id_for_different_pictures(tmp_path, store, 
     other = stored(tmp_path / "o", {11: ("a", photos[0], True), 12: ("x", photos[1], True)})
     found = told(Comparer(store, other), [10, 11, 11], [11, 11, 12])
     assert [tier for tier, _ in found] == ["exact", "concept", "copy"]
+
+
+def test_a_damaged_thumbnail_spoils_only_its_own_pairs(store):
+    rows = store.thumbnails([16])[16]
+    broken = [b"", b"no picture", rows[: len(rows) // 2]]
+    for bad in broken:
+        store.update(pa.table({"image_id": [16], "thumbnail": pa.array([bad], pa.binary())}))
+        comparer = Comparer(store)
+        assert told(comparer, [11, 11], [16, 15]) == [
+            ("concept", UNSEEN),
+            ("copy", "half the size"),
+        ]
+        seen = look(Image.open(io.BytesIO(store.thumbnails([11])[11])))
+        [one] = comparer.against([seen], [16])
+        assert one.why == UNSEEN
 
 
 def test_a_picture_that_is_not_stored_is_compared_with_those_that_are(store, photos) -> None:

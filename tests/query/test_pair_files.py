@@ -11,15 +11,29 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from retrieval import folders
 from retrieval.query import Collection
 from retrieval.query.duplicates import pair_files, pairs
+from retrieval.query.duplicates.comparer import UNSEEN
+from retrieval.query.duplicates.kept import UNKNOWN
 from retrieval.query.duplicates.pair_files import PairFiles
 from retrieval.query.duplicates.pairs import find_pairs
 from retrieval.store import Store
-from tests.query.pairs_child import SMALL, SPACE, check, filled, hash_of, put, truth, unit
+from tests.query.pairs_child import (
+    DOT,
+    SMALL,
+    SPACE,
+    check,
+    filled,
+    hash_of,
+    new,
+    put,
+    truth,
+    unit,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,9 +79,28 @@ def test_what_is_kept_is_what_was_found(made):
     assert len(made.states()) == 1
     made.find(0.95)
     assert made.files().load()[0].threshold == 0.9, "a higher threshold asks for no other state"
-    made.find(0.5)
+    made.find(0.85)
     (kept,) = made.files().load()
-    assert kept.threshold == 0.5 and len(made.states()) == 1
+    assert kept.threshold == 0.85 and len(made.states()) == 1
+
+
+def test_a_pair_that_could_not_be_looked_at_is_looked_at_again(tmp_path):
+    vector = unit(0, 1)[0]
+    images = {i: (hash_of(i), vector) for i in range(3)}
+    put(new(tmp_path / "c"), images, thumbnail=[DOT, DOT, None])
+
+    def whys() -> list[str]:
+        return find_pairs(Collection(Store.open(tmp_path / "c")), SPACE, 0.9).whys
+
+    assert whys() == ["re-encoded", UNSEEN, UNSEEN]
+    files = PairFiles(Store.open(tmp_path / "c"), SPACE)
+    (kept,) = files.load()
+    assert sorted(zip(kept.tiers.tolist(), kept.whys, strict=True))[:2] == [(UNKNOWN, "")] * 2
+    before = files._there()
+    assert whys()[1:] == [UNSEEN, UNSEEN] and files._there() == before, "nothing new is known"
+    Store.open(tmp_path / "c").update(pa.table({"image_id": [2], "thumbnail": [DOT]}))
+    assert whys() == ["re-encoded"] * 3
+    assert UNKNOWN not in files.load()[0].tiers
 
 
 SLOW = [pytest.param(step, marks=pytest.mark.slow) for step in (0, 1, 2, 4, 5, 6, 14, 20)]

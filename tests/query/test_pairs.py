@@ -17,6 +17,7 @@ from skimage import data
 from retrieval.errors import QueryError, SpaceMismatch, UnknownSpace, VectorIndexError
 from retrieval.query import Collection
 from retrieval.query.duplicates import approximate, pairs
+from retrieval.query.duplicates.census import census, shared
 from retrieval.query.duplicates.comparer import Comparer
 from retrieval.query.duplicates.pairs import find_pairs, pairs_between
 from retrieval.query.duplicates.tiers import TIERS
@@ -189,6 +190,15 @@ def test_ten_thousand_times_the_same_bytes_are_one_picture(tmp_path):
     assert list(scored(found)) == [(5, 7), (5, 9), (5, 11), (7, 9), (7, 11), (9, 11)]
 
 
+def test_bytes_that_nobody_knows_are_not_the_same(tmp_path):
+    store, far = new(tmp_path / "c"), unit(3, 24)
+    contents = ["", "", None, None, hash_of(4), hash_of(4)]
+    put(store, {i: (content, far[i]) for i, content in enumerate(contents)})
+    counted = census(store)
+    assert counted.contents.tolist() == [0, 1, 2, 3, 4, 4] and counted.repeated.tolist() == [4]
+    assert shared(store, store, (counted, counted)) == [(4, 4)]
+
+
 def test_nothing_and_next_to_nothing_have_no_pairs(tmp_path):
     store = new(tmp_path / "c")
     assert len(find_pairs(Collection(store), SPACE, 0.5)) == 0
@@ -265,6 +275,12 @@ def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch):
     with pytest.raises(QueryError, match="higher threshold"):
         find_pairs(left, SPACE, 0.5)
     assert 0 < len(find_pairs(left, SPACE, 0.97)) <= 20, "a kept lower threshold is in nobody's way"
+    left.build_index(SPACE, "exact")
+    for first in (2, 1000):  # one neighbour after the other, and all at once
+        monkeypatch.setattr(approximate, "_FIRST", first)
+        with pytest.raises(QueryError, match="higher threshold"):
+            find_pairs(left, SPACE, 0.5, approximate=True)
+    assert 0 < len(find_pairs(left, SPACE, 0.97, approximate=True)) <= 20
 
 
 @pytest.mark.parametrize("where", [None, "image_id < 300"])
@@ -289,9 +305,9 @@ def test_the_recall_that_is_told_is_about_the_true_one(tmp_path):
     collection = Collection(Store.open(tmp_path / "c"))
     collection.build_index(SPACE, "exact")
     every = find_pairs(collection, SPACE, 0.9)
-    contents = pairs.with_contents(collection, SPACE, None, lambda found: found)
+    contents = pairs.with_contents([collection], SPACE, None, lambda found: found)
     which = contents.joined
-    a, b, scores = approximate.likely_pairs(contents, which, 0.9)
+    a, b, scores = approximate.likely_pairs(contents, which, 0.9, most=10**6)
     assert len(a) == len(every)
     half = np.random.default_rng(0).random(len(a)) < 0.7
     told = approximate.measured(contents, which, 0.9, (a[half], b[half], scores[half]), SMALL)
@@ -301,12 +317,45 @@ def test_the_recall_that_is_told_is_about_the_true_one(tmp_path):
     assert approximate.measured(contents, which, 0.9, nothing, SMALL).share == 0.0
 
 
-def test_a_damaged_index_costs_time_and_no_pair(tmp_path):
-    images = filled(tmp_path / "c")
-    Collection(Store.open(tmp_path / "c")).build_index(SPACE, "exact")
-    (part,) = Path(tmp_path / "c").rglob("vectors.bin")
+def indexed(place: Path) -> Path:
+    """A file of the index that is made."""
+    Collection(Store.open(place)).build_index(SPACE, "exact")
+    (part,) = Path(place).rglob("vectors.bin")
+    return part
+
+
+def damage(part: Path) -> None:
     raw = bytearray(part.read_bytes())
     raw[len(raw) // 2] ^= 1
-    collection = Collection(Store.open(tmp_path / "c"))
     part.write_bytes(raw)
+
+
+def test_a_damaged_index_costs_time_and_no_pair(tmp_path):
+    images = filled(tmp_path / "c")
+    part = indexed(tmp_path / "c")
+    collection = Collection(Store.open(tmp_path / "c"))
+    damage(part)
     check(find_pairs(collection, SPACE, 0.9), truth(images), 0.9)
+
+
+@pytest.mark.parametrize("broken", ["a", "b", "ab"])
+def test_of_two_collections_the_damaged_one_loses_its_index(tmp_path, broken, monkeypatch):
+    parts, sides, tries, real = {}, {}, [], pairs.join.pairs_between
+    for name in "ab":
+        filled(tmp_path / name, 200, seed=ord(name))
+        parts[name] = indexed(tmp_path / name)
+        sides[name] = Collection(Store.open(tmp_path / name))
+    true = scored(pairs_between(sides["a"], sides["b"], SPACE, 0.95))
+
+    def watched(*asked, **more):
+        tries.append(1)
+        return real(*asked, **more)
+
+    monkeypatch.setattr(pairs.join, "pairs_between", watched)
+    fresh = [Collection(Store.open(tmp_path / name)) for name in "ab"]
+    for name in broken:
+        damage(parts[name])
+    found = pairs_between(*fresh, SPACE, 0.95)
+    assert scored(found) == true and len(tries) == 2
+    there = [bool(Collection(Store.open(tmp_path / name)).indexes(SPACE)) for name in "ab"]
+    assert there == [name not in broken for name in "ab"]

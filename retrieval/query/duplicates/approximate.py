@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +9,12 @@ from numpy.typing import NDArray
 
 from retrieval.errors import VectorIndexError
 from retrieval.query.duplicates.contents import Contents
+from retrieval.query.duplicates.kept import TooMany
 from retrieval.vectors.base import Positions
 from retrieval.vectors.join import Pairs, pairs_between
 from retrieval.vectors.products import cosines
 from retrieval.vectors.sorted_ids import places
+from retrieval.vectors.tiles import Tell
 
 _FIRST = 2
 """Neighbours that are asked for at first: the picture itself, and perhaps a pair."""
@@ -64,7 +65,9 @@ def likely_pairs(
     contents: Contents,
     which: Positions,
     threshold: float,
-    tell: Callable[[int, int], None] | None = None,
+    *,
+    most: int,
+    tell: Tell | None = None,
 ) -> Pairs:
     """Pairs above a cosine, as far as searching for each content's own vector finds them.
 
@@ -72,16 +75,22 @@ def likely_pairs(
         contents: of a collection with an index.
         which: contents that are asked for, ascending.
         threshold: cosine that a pair reaches.
+        most: pairs that there may be.
         tell: called with how many contents were searched for, and how many there are.
 
     Returns:
         Positions in ``which``, ``a < b``, each pair once, and exact scores.
+
+    Raises:
+        TooMany: if more than ``most`` reach the threshold.
     """
-    near = _Near(contents, which, threshold)
+    near = _Near(contents, which, threshold, most)
     codes, n = [np.empty(0, np.int64)], len(which)
     for at in range(0, n, _QUERIES):
         done = min(at + _QUERIES, n)
         codes.append(near.pairs(np.arange(at, done)))
+        if sum(map(len, codes)) > 2 * most:  # a pair is found from its two ends
+            raise TooMany(most, threshold)
         if tell is not None:
             tell(done, n)
     a, b = np.divmod(np.unique(np.concatenate(codes)), max(1, n))
@@ -90,6 +99,8 @@ def likely_pairs(
         part = slice(at, at + _GATHERED)
         scores[part] = cosines(rows.take(a[part]), rows.take(b[part]))
     kept = scores >= np.float32(threshold)
+    if np.count_nonzero(kept) > most:
+        raise TooMany(most, threshold)
     return a[kept], b[kept], scores[kept]
 
 
@@ -126,12 +137,13 @@ def measured(
 class _Near:
     """Searches for contents among contents, for more neighbours where the last one still counts."""
 
-    def __init__(self, contents: Contents, which: Positions, threshold: float) -> None:
+    def __init__(self, contents: Contents, which: Positions, threshold: float, most: int) -> None:
         self._view, self._rows, self._n = contents.view, contents.chosen(which), len(which)
         ids = contents.vectors.ids[contents.rows[which]]
         self._order = np.argsort(ids)
         self._ids = ids[self._order]
         self._allowed = None if self._n == len(contents.vectors.ids) else self._ids
+        self._threshold, self._most = threshold, most
         self._bar = np.float32(threshold - _SLACK)
 
     def pairs(self, asked: Positions) -> NDArray[np.int64]:
@@ -148,6 +160,9 @@ class _Near:
                 low, high = np.minimum(mine, other)[real], np.maximum(mine, other)[real]
                 codes.append(low * self._n + high)
                 again.append(some[reached[:, -1]])
+                # From two ends, and in each round those of the rounds before, of half as many.
+                if sum(map(len, codes)) > 4 * self._most:
+                    raise TooMany(self._most, self._threshold)
             asked = np.concatenate(again) if k < self._n else asked[:0]
             k *= 2
         return np.unique(np.concatenate(codes))

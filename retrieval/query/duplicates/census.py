@@ -50,6 +50,9 @@ def census(store: Store, where: str | None = None) -> Census:
     """
     rows = store.known().select(["image_id", "content_hash"]).sort_by("image_id")
     ids, hashes = rows["image_id"].to_numpy(), rows["content_hash"]
+    import pyarrow.compute as pc
+
+    hashes = pc.if_else(pc.equal(hashes, ""), None, hashes)  # nobody knows the bytes of either
     coded = hashes.combine_chunks().dictionary_encode()
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     codes[codes < 0] = len(coded.dictionary) + np.arange(np.count_nonzero(codes < 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,16 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from retrieval import settings
-from retrieval.errors import QueryError
+from retrieval.errors import ImageError, QueryError
+from retrieval.images import decode
 from retrieval.query.duplicates.evidence import Evidence, compare, look
 from retrieval.query.duplicates.looks import Look
 from retrieval.store import Store
 
 UNSEEN = "no thumbnail to compare"
-"""What is said of a pair that could not be looked at."""
+"""What is said of a pair that could not be looked at: a thumbnail is missing or damaged."""
 
 _BATCH = 512
 """Pairs whose pictures are read together."""
@@ -173,10 +172,13 @@ def _compared(seen: Look, other: Look | None) -> Evidence:
 
 
 def _looked(thumbnail: bytes | None) -> Look | None:
+    """None where there is nothing to look at: no thumbnail, or a damaged one."""
     if thumbnail is None:
         return None
-    with Image.open(io.BytesIO(thumbnail)) as picture:
-        return look(picture)
+    try:
+        return look(decode(thumbnail).image)
+    except ImageError:
+        return None
 
 
 def _sized(a: dict[str, Any], b: dict[str, Any]) -> str:

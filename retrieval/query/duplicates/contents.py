@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -97,17 +97,17 @@ class Contents:
 
 
 def with_contents(
-    collection: Indexed, space: str, where: str | None, work: Callable[[Contents], T]
+    collections: Sequence[Indexed], space: str, where: str | None, work: Callable[..., T]
 ) -> T:
-    """What ``work`` makes of the contents of a collection.
+    """What ``work`` makes of the contents of one collection, or of several.
 
     It begins anew where files turn out to be damaged, without them, or another process purged.
 
     Args:
-        collection: whose newest version is read.
+        collections: whose newest versions are read.
         space: name of the space.
         where: filter that an image of a content must pass; None for all.
-        work: is given the contents.
+        work: is given the :class:`Contents` of each.
 
     Raises:
         UnknownSpace: if there is no such space.
@@ -115,18 +115,31 @@ def with_contents(
         VectorIndexError: if the vectors are too many for memory and there is no index to map them.
     """
     for last in (*[False] * (_TRIES - 1), True):
-        contents = _read(collection, space, where)
+        sides = [_read(each, space, where) for each in collections]
         try:
-            return work(contents)
+            return work(*sides)
         except DamagedIndex as error:
             if last:
                 raise
-            with collection._lock:
-                collection._searcher.views.distrust(contents.view, error)
+            for collection, side in zip(collections, sides, strict=True):
+                damage = error if len(sides) == 1 else _damage(side.view)
+                if damage is not None:
+                    with collection._lock:
+                        collection._searcher.views.distrust(side.view, damage)
         except VersionGone:
             if last:
                 raise
     raise AssertionError("the last try answers or raises")
+
+
+def _damage(view: View) -> DamagedIndex | None:
+    """What is wrong with the vectors that a view stands on."""
+    try:
+        if view.base is not None:
+            view.base.rows.check()
+    except DamagedIndex as error:
+        return error
+    return None
 
 
 def hashes_of(known: pa.Table) -> Bytes:

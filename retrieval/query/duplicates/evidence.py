@@ -15,8 +15,8 @@ from retrieval.query.duplicates.tiers import Tier
 
 __all__ = ["METHOD", "Evidence", "Look", "compare", "look"]
 
-METHOD = 1
-"""Number of this way of telling tiers: what was kept of another one's verdicts is not used."""
+METHOD = 2
+"""Number of this way of telling pairs: what was kept of another one's answers is not used."""
 
 _TYPICAL = 0.92
 """Likes correlate up to 0.89 (of 8,000 pairs of photos and of texts in one layout), copies from

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.errors import QueryError
+from retrieval.query.duplicates.comparer import UNSEEN
 from retrieval.query.duplicates.contents import Bytes, positions_in
 from retrieval.vectors.base import Positions
 from retrieval.vectors.join import Pairs
@@ -15,6 +17,14 @@ from retrieval.vectors.sorted_ids import places
 
 UNKNOWN = -1
 """The tier of a pair that nobody looked at yet."""
+
+
+class TooMany(QueryError):
+    """More pairs than can be looked at."""
+
+    def __init__(self, most: int, threshold: float) -> None:
+        """More than ``most`` of them reach ``threshold``."""
+        super().__init__(f"more than {most:,} pairs reach {threshold}: ask for a higher threshold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,15 @@ class Kept:
             scores=np.concatenate(scores),
             tiers=np.concatenate([self.tiers, np.full(more, UNKNOWN, np.int8)]),
             whys=np.concatenate([self.whys, _words(more)]),
+        )
+
+    def seen(self) -> Kept:
+        """With those that could not be looked at as unknown, since a later run may be able to."""
+        unseen = self.whys == UNSEEN
+        return replace(
+            self,
+            tiers=np.where(unseen, UNKNOWN, self.tiers).astype(np.int8),
+            whys=np.where(unseen, "", self.whys),
         )
 
     def learn(self, other: Kept) -> None:

@@ -115,6 +115,7 @@ class PairFiles:
     def _written(self, inside: Path, kept: Kept) -> dict[str, Any]:
         import pyarrow as pa
 
+        kept = kept.seen()
         # Whoever purges after this look takes away the folder that is being written to.
         now = self._store.again()
         if now.version != self._store.version:

@@ -12,30 +12,27 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import QueryError, SpaceMismatch
 from retrieval.query.duplicates.approximate import PairRecall, likely_pairs, measured, need_index
-from retrieval.query.duplicates.comparer import Comparer
+from retrieval.query.duplicates.comparer import UNSEEN, Comparer
 from retrieval.query.duplicates.contents import Contents, positions_in, with_contents
-from retrieval.query.duplicates.kept import UNKNOWN, Kept
+from retrieval.query.duplicates.kept import UNKNOWN, Kept, TooMany
 from retrieval.query.duplicates.pair_files import PairFiles
 from retrieval.query.duplicates.tiers import TIERS
 from retrieval.query.indexed import Indexed
 from retrieval.vectors import join
 from retrieval.vectors.base import Positions
-
-Tell = Callable[[int, int], None]
+from retrieval.vectors.tiles import Tell
 
 _MEMORY_BYTES = 256 << 20
 _SAVE_EVERY_S = 10.0
 _SAVE_SHARE = 20.0  # times as long as saving took last, at least, until it is done again
-_LOOKS = 256  # pairs that are looked at together
+_LOOKS = 512  # pairs that are looked at together
 _MOST = 10_000_000
-_ADVICE = "ask for a higher threshold"
 _EXACT = np.int8(TIERS.index("exact"))
 
 
@@ -84,9 +81,11 @@ def find_pairs(
         collection: whose newest version is compared with itself.
         space: name of the space.
         threshold: cosine from which on a pair counts, in [-1, 1].
-        where: only pairs of which both pictures pass this filter; None for all.
+        where: only pairs of which both pictures pass this filter; None for all. With one, what is
+            kept is made use of, and nothing is added to it.
         approximate: search the space's index instead of comparing all: faster for very many
-            images, and some pairs may be missed; ``recall`` says how many. Nothing is kept then.
+            images, and some pairs may be missed; ``recall`` says how many. Nothing is kept then,
+            either.
         memory_bytes: about how much is held at a time, besides the pairs and the collection's
             vectors where they are not in files.
         tell: called with how much is done, and of how much: the pictures, and then the pairs.
@@ -103,7 +102,7 @@ def find_pairs(
         found = _Found(contents, space, memory_bytes, tell)
         return (found.by_index if approximate else found.by_all)(threshold, where is None)
 
-    return with_contents(collection, space, where, work)
+    return with_contents([collection], space, where, work)
 
 
 def pairs_between(
@@ -145,9 +144,7 @@ def pairs_between(
     def work(ours: Contents, theirs: Contents) -> Pairs:
         return _between(ours, theirs, threshold, memory_bytes, tell)
 
-    return with_contents(
-        left, space, where, lambda ours: with_contents(right, space, where, partial(work, ours))
-    )
+    return with_contents([left, right], space, where, work)
 
 
 class _Found:
@@ -176,7 +173,7 @@ class _Found:
         start = int(np.count_nonzero(at >= 0))
         try:
             found = self._join(known, which, start, keep)
-        except _TooMany:
+        except TooMany:
             if known.threshold == threshold:
                 raise
             found = self._join(known.reaching(threshold), which, start, keep)
@@ -192,7 +189,7 @@ class _Found:
         """By searching the index; what is kept tells of some pairs what they have in common."""
         need_index(self._contents, self._space)
         contents, which = self._contents, self._contents.joined
-        pairs = likely_pairs(contents, which, threshold, self._tell)
+        pairs = likely_pairs(contents, which, threshold, most=_MOST, tell=self._tell)
         recall = measured(contents, which, threshold, pairs, self._memory)
         found = Kept.nothing(threshold, contents.keys(which)).grown([pairs])
         for state in self._files.load():
@@ -218,13 +215,13 @@ class _Found:
         ):
             count += len(piece[0])
             if count > _MOST:
-                raise _TooMany(f"more than {_MOST:,} pairs reach {known.threshold}: {_ADVICE}")
+                raise TooMany(_MOST, known.threshold)
             if len(piece[0]):
                 pieces.append(piece)
         return known.grown(pieces)
 
     def _look(self, found: Kept, which: Positions, threshold: float, keep: bool) -> bool:
-        """See what pairs have in common that nobody looked at; whether there were any."""
+        """See what pairs have in common that nobody looked at; whether any could be seen."""
         ids = self._contents.ids[which]
         new = (found.tiers == UNKNOWN) & (found.scores >= np.float32(threshold))
         todo, n = np.flatnonzero(new), len(which)
@@ -234,7 +231,7 @@ class _Found:
             if keep:
                 self._save(lambda: replace(found, whole=True))
             self._tell(n + done, n + len(todo))
-        return len(todo) > 0
+        return bool((found.whys[todo] != UNSEEN).any())
 
     def _named(self, found: Kept, which: Positions, threshold: float) -> Pairs:
         found, ids = found.reaching(threshold), self._contents.ids[which]
@@ -251,10 +248,6 @@ class _Found:
         self._due = ended + max(_SAVE_EVERY_S, _SAVE_SHARE * (ended - began))
 
 
-class _TooMany(QueryError):
-    """More pairs than can be looked at."""
-
-
 def _between(
     ours: Contents, theirs: Contents, threshold: float, memory_bytes: int, tell: Tell | None
 ) -> Pairs:
@@ -265,7 +258,7 @@ def _between(
     ):
         count += len(a)
         if count > _MOST:
-            raise _TooMany(f"more than {_MOST:,} pairs reach {threshold}: {_ADVICE}")
+            raise TooMany(_MOST, threshold)
         pieces.append((left[a], right[b], scores))
     found = Kept.nothing(threshold, ours.hashes).grown(pieces)
     twin = positions_in(theirs.hashes, ours.hashes)
