@@ -42,7 +42,7 @@ def shares(scores: NDArray[Any], temperature: float = TEMPERATURE) -> Floats:
     if exact.ndim != 2 or not np.isfinite(best := exact.max(axis=1, initial=-np.inf)).all():
         raise QueryError("every query needs at least one neighbour with a finite score to vote")
     weights = np.exp((exact - best[:, None]) / temperature)  # the best one weighs 1: no overflow
-    found: Floats = weights / weights.sum(axis=1, keepdims=True)
+    found: Floats = np.asarray(weights / weights.sum(axis=1, keepdims=True))
     return found
 
 
@@ -74,7 +74,7 @@ def votes(
     rows = np.broadcast_to(np.arange(len(weights))[:, None], weights.shape)
     cells = (rows * classes + codes)[there]
     summed = np.bincount(cells, weights=weights[there], minlength=len(weights) * classes)
-    total = summed.reshape(len(weights), classes)
+    total: Any = summed.reshape(len(weights), classes)
     if sizes is not None:
         total = total / np.maximum(np.asarray(sizes, dtype=np.float64), 1)
     found: Floats = total / total.sum(axis=1, keepdims=True)

@@ -1,0 +1,373 @@
+"""Classification by example: what people call."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from retrieval import settings
+from retrieval.errors import ImageError, QueryError
+from retrieval.images import ImageInput, load
+from retrieval.query.classify import leave_one_out
+from retrieval.query.classify.exemplars import Exemplars, gather
+from retrieval.query.classify.leave_one_out import KS, TEMPERATURES, LeaveOneOut, Tell
+from retrieval.query.classify.predictions import (
+    Evidence,
+    Judged,
+    Prediction,
+    Predictions,
+    judge,
+)
+from retrieval.query.classify.trust import Trust
+from retrieval.query.classify.votes import TEMPERATURE, K, check_temperature
+from retrieval.query.classify.writing import check_columns, write_predictions
+from retrieval.query.duplicates.census import census
+from retrieval.query.indexed import Indexed
+from retrieval.query.spaces import choose_space
+from retrieval.store import Store
+from retrieval.types import Embeddings
+from retrieval.uris import uri_of
+from retrieval.vectors.base import Positions
+from retrieval.vectors.sorted_ids import places
+
+COVERAGE = 0.9
+_SEED = 0  # of the sample that confidence is fitted to
+_BATCH = 32  # pictures
+_ROWS = 1024  # stored images
+_KEPT = 8  # fits of confidence that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How to classify; see :meth:`Classifying.classify`."""
+
+    labels: str
+    k: int
+    temperature: float
+    balanced: bool
+    where: str | None
+    space: str
+    coverage: float
+    min_accuracy: float | None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, before any picture is read."""
+        if self.k < 1:
+            raise QueryError(f"k is at least 1, not {self.k}")
+        check_temperature(self.temperature)
+        if not 0 < self.coverage < 1:
+            raise QueryError(f"a coverage is between 0 and 1, as 0.9, not {self.coverage}")
+        if self.min_accuracy is not None and not 0 < self.min_accuracy <= 1:
+            raise QueryError(f"an accuracy is above 0 and at most 1, not {self.min_accuracy}")
+
+
+class Classifying(Indexed):
+    """What a collection knows of the classes of images."""
+
+    def __init__(self, store: Store) -> None:
+        """Stand on an open ``store``."""
+        super().__init__(store)
+        self._trusts: OrderedDict[tuple[Any, ...], Trust | None] = OrderedDict()
+
+    def classify(
+        self,
+        images: Sequence[ImageInput],
+        labels: str = "label",
+        *,
+        k: int = K,
+        temperature: float = TEMPERATURE,
+        balanced: bool = False,
+        where: str | None = None,
+        space: str | None = None,
+        coverage: float = COVERAGE,
+        min_accuracy: float | None = None,
+    ) -> Predictions:
+        """Say what pictures are by the labelled images that they are most like.
+
+        The k nearest labelled images vote; see :mod:`retrieval.query.classify.votes`. All of them
+        are compared, as they are now: an exemplar that was added counts in the next call. How far
+        the answer can be trusted is fitted to the exemplars; see
+        :mod:`retrieval.query.classify.trust`, and :func:`~.predictions.judge` for the rule by which
+        a label is abstained from.
+
+        Args:
+            images: paths, bytes, PIL pictures or arrays.
+            labels: column of text, whole numbers, or true and false; images where it is null are
+                no exemplars.
+            k: neighbours that vote; all exemplars where these are fewer.
+            temperature: of the votes; the smaller, the more the nearest decide.
+            balanced: divide votes by the number of exemplars of their class.
+            where: filter expression; only these images are exemplars.
+            space: whose vectors tell what is alike; the first visual one by default.
+            coverage: how often the true class is to be in the prediction set.
+            min_accuracy: answer where this accuracy was reached on the exemplars, whatever the
+                prediction set.
+
+        Raises:
+            QueryError: if a number makes no sense, or there are fewer than two classes.
+            ImageError: if a picture cannot be read.
+            UnknownSpace: if there is no such space.
+            FilterError: if ``where`` does not parse or fit the columns.
+        """
+        if isinstance(images, str | bytes):
+            raise QueryError("images is a list of pictures: [PATH]")
+        name = self._space_of(space)
+        asked = Asked(labels, k, temperature, balanced, where, name, coverage, min_accuracy)
+        store = self.store.again()
+        exemplars = gather(store, self.vectors(name), labels, where)
+        queries = self._encoded(images, name)
+        trust = self._trust(store, exemplars, asked)
+        uris = [_uri(image) for image in images]
+        told = _predicted(store, exemplars, queries, asked, trust, uris, None)
+        return _wrapped(told, exemplars, asked, trust)
+
+    def classify_stored(
+        self,
+        which: str | Sequence[int],
+        labels: str = "label",
+        *,
+        k: int = K,
+        temperature: float = TEMPERATURE,
+        balanced: bool = False,
+        where: str | None = None,
+        space: str | None = None,
+        coverage: float = COVERAGE,
+        min_accuracy: float | None = None,
+        apply: bool = False,
+        tell: Tell | None = None,
+    ) -> Predictions:
+        """Say what images of the collection are by the labelled ones; none has a vote on itself.
+
+        Args:
+            which: filter expression, as ``label is null``, or ids. Images without a vector in the
+                space are left out.
+            labels: as for :meth:`classify`, and so are ``k``, ``temperature``, ``balanced``,
+                ``where``, ``space``, ``coverage`` and ``min_accuracy``.
+            k: neighbours that vote.
+            temperature: of the votes.
+            balanced: divide votes by the number of exemplars of their class.
+            where: filter expression; only these images are exemplars.
+            space: whose vectors tell what is alike.
+            coverage: how often the true class is to be in the prediction set.
+            min_accuracy: answer where this accuracy was reached on the exemplars.
+            apply: write what was found as columns ``predicted_LABELS``,
+                ``predicted_LABELS_confidence`` and ``predicted_LABELS_abstained``; images that were
+                not asked for have null there.
+            tell: called with how many are classified, and of how many.
+
+        Raises:
+            QueryError: as :meth:`classify`; if an id is unknown.
+            CollectionError: if a column of that name is a person's own; nothing is written then.
+        """
+        name = self._space_of(space)
+        asked = Asked(labels, k, temperature, balanced, where, name, coverage, min_accuracy)
+        store = self.store.again()
+        vectors = self.vectors(name)
+        exemplars = gather(store, vectors, labels, where)
+        if apply:
+            check_columns(store, labels, exemplars.classes)
+        ids = store.ids(which) if isinstance(which, str) else _known(store, which)
+        order = np.argsort(vectors.ids, kind="stable")
+        at = places(vectors.ids[order], ids)
+        ids, at = ids[at >= 0], order[at[at >= 0]]
+        trust = self._trust(store, exemplars, asked) if len(ids) else None
+        told: list[Prediction] = []
+        for first in range(0, len(ids), _ROWS):
+            some = slice(first, first + _ROWS)
+            uris = store.rows(ids[some], ["uri"])["uri"].to_pylist()
+            queries = vectors.take(at[some])
+            told += _predicted(store, exemplars, queries, asked, trust, uris, ids[some])
+            if tell is not None:
+                tell(len(told), len(ids))
+        found = _wrapped(told, exemplars, asked, trust)
+        if apply:
+            write_predictions(store, found, labels, exemplars.classes, _parameters(asked))
+            with self._lock:
+                self.store.refresh()
+        return found
+
+    def evaluate_knn(
+        self,
+        labels: str = "label",
+        *,
+        k: int = K,
+        temperature: float = TEMPERATURE,
+        balanced: bool = False,
+        where: str | None = None,
+        space: str | None = None,
+        coverage: float = COVERAGE,
+        ks: Sequence[int] = KS,
+        temperatures: Sequence[float] = TEMPERATURES,
+        seed: int = 0,
+        tell: Tell | None = None,
+    ) -> LeaveOneOut:
+        """Measure how well labelled images tell each other: each is classified by all others.
+
+        One comparison of all with all serves every k and temperature of the sweep. Memory grows
+        with exemplars times the largest k, 20 bytes each.
+
+        Args:
+            labels: column of text, whole numbers, or true and false.
+            k: neighbours that vote.
+            temperature: of the votes.
+            balanced: divide votes by the number of exemplars of their class.
+            where: filter expression; only of these images.
+            space: whose vectors tell what is alike; the first visual one by default.
+            coverage: of the prediction sets.
+            ks: tried in the sweep.
+            temperatures: tried in the sweep.
+            seed: of the bootstrap, and of the sample that confidence is fitted to.
+            tell: called with what is done of the comparison, and all there is to do.
+
+        Raises:
+            QueryError: if a number makes no sense, or there are fewer than two classes.
+            UnknownSpace: if there is no such space.
+            FilterError: if ``where`` does not parse or fit the columns.
+        """
+        name = self._space_of(space)
+        asked = Asked(labels, k, temperature, balanced, where, name, coverage, None)
+        store = self.store.again()
+        exemplars = gather(store, self.vectors(name), labels, where)
+        return leave_one_out.evaluate(
+            exemplars,
+            census(store).content_of(exemplars.ids),
+            labels=asked.labels,
+            space=name,
+            k=asked.k,
+            temperature=asked.temperature,
+            balanced=asked.balanced,
+            coverage=asked.coverage,
+            ks=ks,
+            temperatures=temperatures,
+            seed=seed,
+            tell=tell,
+        )
+
+    def _space_of(self, name: str | None) -> str:
+        with self._lock:
+            self.store.refresh()
+            return choose_space(self.spaces, (), name).name
+
+    def _encoded(self, images: Sequence[ImageInput], space: str) -> Embeddings:
+        encoder, most = self.encoder(space), settings.load().max_pixels
+        parts = [np.empty((0, encoder.spec.dim), dtype=np.float32)]
+        for at in range(0, len(images), _BATCH):
+            pictures = [_picture(image, most) for image in images[at : at + _BATCH]]
+            parts.append(encoder.encode_images(pictures))
+        return np.concatenate(parts)
+
+    def _trust(self, store: Store, exemplars: Exemplars, asked: Asked) -> Trust | None:
+        """How far votes can be trusted, remembered for the version that it was fitted to."""
+        key = (store.version, exemplars.version, store.made.stamp(), asked)
+        with self._lock:
+            if key in self._trusts:
+                return self._trusts[key]
+        k, how = asked.k, (asked.temperature, asked.balanced)
+        found = leave_one_out.near_of_sample(exemplars, k, _SEED)
+        trust = leave_one_out.fit_trust(
+            exemplars, found, k, *how, asked.coverage, asked.min_accuracy
+        )
+        with self._lock:
+            self._trusts[key] = trust
+            if len(self._trusts) > _KEPT:
+                self._trusts.popitem(last=False)
+        return trust
+
+
+def _picture(image: ImageInput, max_pixels: int) -> Image.Image:
+    try:
+        return load(image, max_pixels=max_pixels)
+    except ImageError as error:
+        if not isinstance(image, str | os.PathLike):
+            raise
+        raise ImageError(error.kind, f"{os.fspath(image)}: {error}") from error
+
+
+def _uri(image: ImageInput) -> str | None:
+    return uri_of(os.path.abspath(image)) if isinstance(image, str | os.PathLike) else None
+
+
+def _known(store: Store, ids: Sequence[int]) -> NDArray[np.int64]:
+    """Ids as given, all of which are in the collection."""
+    known = store.rows(list(ids), ["image_id"])["image_id"].to_numpy()
+    return np.asarray(known, dtype=np.int64)
+
+
+def _predicted(
+    store: Store,
+    exemplars: Exemplars,
+    queries: Embeddings,
+    asked: Asked,
+    trust: Trust | None,
+    uris: Sequence[str | None],
+    ids: NDArray[np.int64] | None,
+) -> list[Prediction]:
+    """Predictions of some queries; ``ids`` are theirs where they are stored."""
+    if not len(queries):
+        return []
+    own = None if ids is None else places(exemplars.ids, ids)
+    at, scores = exemplars.search(queries, min(asked.k, len(exemplars.ids)), own)
+    sizes = None
+    if asked.balanced:
+        sizes = np.repeat(exemplars.sizes[None], len(queries), axis=0)
+        if own is not None:
+            there = np.flatnonzero(own >= 0)
+            sizes[there, exemplars.codes[own[there]]] -= 1
+    judged = judge(exemplars, at, scores, asked.temperature, sizes, trust)
+    evidence = _evidence(store, exemplars, at, scores, judged)
+    classes = exemplars.classes
+    return [
+        Prediction(
+            uri=uris[row],
+            image_id=None if ids is None else int(ids[row]),
+            label=classes[judged.best[row]],
+            confidence=float(judged.confidence[row]),
+            abstained=bool(judged.reasons[row]),
+            reason=judged.reasons[row],
+            labels=judged.labels(classes, row),
+            neighbors=evidence[row],
+        )
+        for row in range(len(queries))
+    ]
+
+
+def _evidence(
+    store: Store,
+    exemplars: Exemplars,
+    at: Positions,
+    scores: NDArray[np.float32],
+    judged: Judged,
+) -> list[tuple[Evidence, ...]]:
+    wanted = np.unique(at[at >= 0])
+    records = dict(zip(wanted.tolist(), store.records(exemplars.ids[wanted]), strict=True))
+    found = []
+    for row in range(len(at)):
+        near = zip(
+            at[row].tolist(), scores[row].tolist(), judged.weights[row].tolist(), strict=True
+        )
+        found.append(
+            tuple(
+                Evidence(records[p], exemplars.classes[exemplars.codes[p]], score, weight)
+                for p, score, weight in near
+                if p >= 0
+            )
+        )
+    return found
+
+
+def _wrapped(
+    told: list[Prediction], exemplars: Exemplars, asked: Asked, trust: Trust | None
+) -> Predictions:
+    k = min(asked.k, len(exemplars.ids))
+    return Predictions(told, space=asked.space, k=k, exemplars=exemplars, trust=trust)
+
+
+def _parameters(asked: Asked) -> dict[str, Any]:
+    return {name: value for name, value in asdict(asked).items() if name != "space"}
