@@ -11,6 +11,12 @@ what the machine does with x' and y', whose products are exact in float32: at mo
 additions and one rounding, each off by at most 2^-22 of the sum of magnitudes (four times what
 rounding to nearest does, since matrix units may cut off; Higham, Accuracy and Stability of
 Numerical Algorithms, §3.1), and the rounding of a 16-bit result, by 2^-p.
+
+A cosine is the product divided by the lengths of x and y, which rounding moved off 1, so that
+
+    |cos(x, y) - x·y| = |cos(x, y)| |1 - |x| |y|| <= a + b + a b,  a = ||x| - 1|,  b = ||y| - 1|
+
+in which a and b are measured in float32, where they are off by as much as a product is.
 """
 
 from __future__ import annotations
@@ -38,10 +44,18 @@ _WORTH_TORCH = 200_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Rows ready for products: ``matrix`` ``[n, dim]``, each off by at most ``residual``."""
+    """Rows ready for products.
+
+    Attributes:
+        matrix: ``[n, dim]``.
+        residual: by how much each of its rows is off at most.
+        stretch: by how much the length of a row, as it was given, is off 1 at most; 0 where their
+            products are wanted and not their cosines.
+    """
 
     matrix: Any
     residual: float
+    stretch: float = 0.0
 
 
 class Products(Protocol):
@@ -55,7 +69,7 @@ class Products(Protocol):
         """Unit rows ``[n, dim]`` in the form that products need."""
 
     def margin(self, left: Held, right: Held) -> float:
-        """How far a score can be from the true cosine of the rows as they were given."""
+        """How far a score can be from the true cosine, or product, of the rows as given."""
 
     def scores(self, left: Held, right: Held) -> Any:
         """All cosines of two blocks ``[l, r]``; valid until the next call."""
@@ -94,7 +108,8 @@ class Full:
 
     def hold(self, block: _Floats) -> Held:
         """The rows as they are."""
-        return Held(block, 0.0)
+        squares = np.einsum("ij,ij->i", block, block)
+        return Held(block, 0.0, float(np.abs(np.sqrt(squares) - 1).max(initial=0.0)))
 
     def margin(self, left: Held, right: Held) -> float:
         """Of float32 additions."""
@@ -144,15 +159,16 @@ class Half:
         self.score_bytes = 4 if self._wide else 2
 
     def hold(self, block: _Floats) -> Held:
-        """Rounded rows on the device, and the length of the longest residual."""
+        """Rounded rows on the device, the longest residual, and the length that is most off 1."""
         torch = self._torch
         # A copy, since torch wants to be able to write into what it wraps.
         exact = torch.from_numpy(np.array(block, dtype=np.float32)).to(self.device)
         rounded = exact.to(self._dtype)
         if not len(block):
             return Held(rounded, 0.0)
+        stretch = (torch.linalg.vector_norm(exact, dim=1) - 1).abs().max()
         longest = torch.linalg.vector_norm(exact.sub_(rounded), dim=1).max()
-        return Held(rounded, float(longest) * _LENGTH)
+        return Held(rounded, float(longest) * _LENGTH, float(stretch))
 
     def empty(self, shape: tuple[int, int]) -> Any:
         """Room on the device for rows of that shape."""
@@ -211,9 +227,19 @@ def _columns(groups: Positions, count: int, columns: int) -> tuple[Positions, ND
     return np.minimum(places, columns - 1), places < columns
 
 
-def cosines(left: _Floats, right: _Floats) -> _Floats:
-    """float32 ``[m]``: of each row with the row beside it, summed in float64."""
+def products_of(left: _Floats, right: _Floats) -> NDArray[np.float64]:
+    """float64 ``[m]``: of each row with the row beside it."""
     found: NDArray[np.float64] = np.einsum("ij,ij->i", left, right, dtype=np.float64)
+    return found
+
+
+def cosines(left: _Floats, right: _Floats) -> _Floats:
+    """float32 ``[m]``: of each row with the row beside it, computed in float64.
+
+    Divided by the lengths of the rows, which rounding moved off 1, so that equal rows have 1.
+    """
+    squares = products_of(left, left) * products_of(right, right)
+    found = products_of(left, right) / np.maximum(np.sqrt(squares), 1e-30)
     return found.clip(-1.0, 1.0).astype(np.float32)
 
 
@@ -236,7 +262,9 @@ def _margin(left: Held, right: Held, rounding: float) -> float:
     a, b = left.residual, right.residual
     dim = int(left.matrix.shape[1])
     size = (_LENGTH + a) * (_LENGTH + b)
-    return _LENGTH * a + (_LENGTH + a) * b + ((dim + 1) * _ADDITION + rounding) * size
+    off = left.stretch + right.stretch + left.stretch * right.stretch
+    adding = 2 * (dim + 1) * _ADDITION  # of the product, and of the two lengths
+    return _LENGTH * a + (_LENGTH + a) * b + (adding + rounding) * size + off
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.vectors.base import Effort, Positions, Rows, VectorIndex
-from retrieval.vectors.products import Half, Held, cosines, groups_of, half_pays, kth
+from retrieval.vectors.products import Half, Held, groups_of, half_pays, kth, products_of
 from retrieval.vectors.scan import ScanIndex
 from retrieval.vectors.top import Top
 
@@ -134,7 +134,8 @@ class HalfIndex:
         step = max(1, _GATHER_BYTES // (8 * queries.shape[1]))
         for at in range(0, len(row), step):
             some, places = row[at : at + step], column[at : at + step]
-            top.merge(some, places, cosines(queries[some], self._rows.take(places)))
+            exact = products_of(queries[some], self._rows.take(places))
+            top.merge(some, places, exact.clip(-1.0, 1.0).astype(np.float32))
 
     def _pieces(self, queries: int) -> Iterator[tuple[int, Held]]:
         """Rows by their first position, so many that the scores keep to their budget."""

@@ -139,6 +139,27 @@ def test_a_graphics_processor_is_taken_where_torch_sees_one(monkeypatch):
     assert isinstance(fastest(1), Full), "torch is not imported for little"
 
 
+@settings(deadline=None)
+@given(
+    n=st.integers(2, 30),
+    dim=st.integers(1, 700),
+    stretch=st.sampled_from([0.0, 1e-6, 9e-4]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_identical_rows_reach_a_cosine_of_one(products, n, dim, stretch, seed):
+    rng = np.random.default_rng(seed)
+    row = rng.standard_normal(dim)
+    row *= (1 + stretch * rng.uniform(-1, 1)) / np.linalg.norm(row)
+    matrix = np.tile(row.astype(np.float32), (n, 1))
+    matrix[n // 2] *= -1
+    found = everything(pairs_above(ArrayRows(matrix), 1.0))
+    same = [i for i in range(n) if i != n // 2]
+    assert found == {(a, b): 1.0 for a in same for b in same if a < b}
+    positions, scores = knn_graph(ArrayRows(matrix), 1)
+    assert n < 3 or (scores[same] == 1.0).all()
+    assert (positions[same, 0] == [next(j for j in [*same, n // 2] if j != i) for i in same]).all()
+
+
 def test_pairs_go_on_where_they_stopped(products):
     rows = ArrayRows(near_copies(np.random.default_rng(5), 300, 8))
     whole = everything(pairs_above(rows, 0.9, memory_bytes=5000))
@@ -200,22 +221,31 @@ def test_many_copies_of_one_row_are_told_by_position(products):
     left=st.integers(1, 9),
     right=st.integers(1, 300),
     scale=st.sampled_from([1.0, 1e-3]),
+    stretch=st.sampled_from([0.0, 9e-4]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_products_are_no_further_off_than_they_say(products, dim, left, right, scale, seed):
+def test_products_are_no_further_off_than_they_say(
+    products, dim, left, right, scale, stretch, seed
+):
     rng = np.random.default_rng(seed)
     kinds = [Full()] if products is Full else [Half(), Half("float16")]
     a, b = rng.standard_normal((left, dim)), rng.standard_normal((right, dim))
     a[:, 1:] *= scale
     b[: right // 2] = a[rng.integers(0, left, right // 2)]
-    a, b = ((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (a, b))
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    a, b = (
+        (x * (1 + stretch * rng.uniform(-1, 1, (len(x), 1)))).astype(np.float32) for x in (a, b)
+    )
     want = a.astype(np.float64) @ b.astype(np.float64).T
+    lengths = [np.linalg.norm(x.astype(np.float64), axis=1) for x in (a, b)]
+    cosine = want / np.outer(*lengths)
     for made in kinds:
         x, y = made.hold(a), made.hold(b)
         got = made.scores(x, y)
         wide = np.array(got) if products is Full else got.float().numpy()
         margin = made.margin(x, y)
         assert np.abs(wide - want).max() <= margin < 0.02
+        assert np.abs(wide - cosine).max() <= margin
         for groups in (1, min(right, 7), right):
             best = made.maxima(got, groups)
             padded = np.pad(wide, ((0, 0), (0, -right % groups)), constant_values=-2)
