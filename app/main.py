@@ -21,6 +21,7 @@ from app.commands import (
     explain,
     export,
     index,
+    label_quality,
     leaks,
     map,
     search,
@@ -47,6 +48,7 @@ app.command("explain")(explain.explain)
 app.command("dedup")(dedup.dedup)
 app.command("leaks")(leaks.leaks)
 app.command("check")(check.check)
+app.command("mislabels")(label_quality.mislabels)
 app.command("shape")(shape.shape)
 app.command("subset")(subset.subset)
 app.command("map")(map.draw_map)

@@ -18,6 +18,7 @@ from retrieval.query.duplicates.calls import Duplicating
 from retrieval.query.explain import Explanation, explain
 from retrieval.query.indexing import Indexes
 from retrieval.query.judge import Judge, Question
+from retrieval.query.label_quality.calls import LabelChecking
 from retrieval.query.ranking import Ranking
 from retrieval.query.records import Records
 from retrieval.query.relevance import Judgement
@@ -29,7 +30,7 @@ from retrieval.types import Hit, Hits, ImageRecord, Neighbors
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
 
-class Collection(Classifying, Curating, Duplicating):
+class Collection(Classifying, Curating, Duplicating, LabelChecking):
     """One set of images, its vectors, and the answers to queries about them.
 
     Every answer is true for the newest version of the collection at the moment of the call: a

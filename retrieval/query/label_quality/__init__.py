@@ -1,0 +1,1 @@
+"""Which given labels are likely wrong, with what speaks against them."""
