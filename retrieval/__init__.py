@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from retrieval.query import Collection, Ranking, Term
     from retrieval.query import open_collection as open
+    from retrieval.query.anomaly.detector import AnomalyDetector
     from retrieval.types import Hit, Hits, ImageRecord, Neighbors, Space
 
 __version__ = "0.1.0"
 __all__ = [
+    "AnomalyDetector",
     "Collection",
     "Hit",
     "Hits",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AnomalyDetector": ("retrieval.query.anomaly.detector", "AnomalyDetector"),
     "Collection": ("retrieval.query", "Collection"),
     "Ranking": ("retrieval.query", "Ranking"),
     "Term": ("retrieval.query", "Term"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from retrieval.errors import QueryError, VectorIndexError, VersionGone
 from retrieval.images import ImageInput
 from retrieval.query import checks
+from retrieval.query.anomaly.calls import Spotting
 from retrieval.query.classify.calls import Classifying
 from retrieval.query.curate.calls import Curating
 from retrieval.query.duplicates.calls import Duplicating
@@ -30,7 +31,7 @@ from retrieval.types import Hit, Hits, ImageRecord, Neighbors
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
 
-class Collection(Classifying, Curating, Duplicating, LabelChecking):
+class Collection(Classifying, Curating, Duplicating, LabelChecking, Spotting):
     """One set of images, its vectors, and the answers to queries about them.
 
     Every answer is true for the newest version of the collection at the moment of the call: a

@@ -135,12 +135,16 @@ def coreset(
     Returns:
         float32 ``[m, width]``, and int64 ``[m]``: which block each is from.
     """
-    rows = np.concatenate(blocks)
+    rows = np.concatenate([block for block in blocks if len(block)])
     owners = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     if keep is None or len(rows) <= keep:
         return rows, owners
+    from threadpoolctl import threadpool_limits
+
     every, one = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
-    picks = np.sort(farthest(Candidates(every, rows, one, np.array([keep])), keep, seed, tell))
+    # Thousands of small products: waking other cores for each takes longer than they save.
+    with threadpool_limits(1, user_api="blas"):
+        picks = np.sort(farthest(Candidates(every, rows, one, np.array([keep])), keep, seed, tell))
     return rows[picks], owners[picks]
 
 
