@@ -19,6 +19,7 @@ FORMAT = 1
 """Of what is written here. A later one keeps the note and its seal, and is not read."""
 STALE_AFTER_S = 3600.0
 """A temporary file or folder that is older belongs to a process that was killed."""
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def write(
@@ -149,6 +150,29 @@ def sync(folder: str | os.PathLike[str]) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def place(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> bool:
+    """Give a file a second name in its file system; what is at ``target`` is never overwritten.
+
+    Returns:
+        False where a file can have one name only, and the first one had to go.
+
+    Raises:
+        FileExistsError: if there is something at ``target``.
+        OSError: if it cannot be done.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(target):
+            there = os.strerror(errno.EEXIST)
+            raise FileExistsError(errno.EEXIST, there, os.fspath(target)) from error
+        os.rename(source, target)
+        return False
+    return True
 
 
 @contextlib.contextmanager

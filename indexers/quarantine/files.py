@@ -14,7 +14,6 @@ from retrieval.uris import path_of
 
 _NAME_MAX = 255
 _ONE_FILE = ("st_dev", "st_ino", "st_mode", "st_size", "st_mtime_ns")
-_NO_LINKS = {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def why_not(path: str | None, content_hash: str) -> str | None:
@@ -91,14 +90,14 @@ def move(source: str, target: str, part: str, content_hash: str, facts: os.stat_
     """
     _same(source, facts)
     try:
-        both = _place(source, target)
+        both = folders.place(source, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         both = True
         try:
             _copy(source, part, content_hash)
-            _place(part, target)
+            folders.place(part, target)
         finally:
             discard(part)
         folders.sync(os.path.dirname(target))  # in one file system names change in their order
@@ -133,20 +132,6 @@ def discard(part: str) -> None:
     """Remove an unfinished copy, where there is one."""
     with contextlib.suppress(OSError):
         os.unlink(part)
-
-
-def _place(source: str, target: str) -> bool:
-    """Give a file a second name; False where that is impossible and the first one had to go."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
-        os.rename(source, target)
-        return False
-    return True
 
 
 def _copy(source: str, part: str, content_hash: str) -> None:

@@ -91,7 +91,7 @@ def test_a_file_that_changes_after_its_check_stays(place, monkeypatch, change):
 
 
 def test_an_edit_between_link_and_unlink_stays(place, monkeypatch):
-    after_calls(monkeypatch, files, "_place", lambda source, _: save_anew(source))
+    after_calls(monkeypatch, folders, "place", lambda source, _: save_anew(source))
     assert place.apply().moved == len(GOING) - 1
     assert (place.folder / GOING[0]).read_bytes() == b"my new edit"
 
