@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from retrieval.query.export.image_folder import MARK
+from retrieval.query.export.mark import MARK
 
 JOURNAL = "journal.jsonl"
 _QUARANTINE = ".quarantine"

@@ -36,17 +36,16 @@ def export(
 ) -> None:
     """Write a collection, or a part of it, as Parquet, CSV, COCO, or a folder of files by label.
 
-    A folder goes on where it was interrupted and overwrites nothing. The command ends with 1 if
-    files were gone or had changed; all others are there then.
+    A folder goes on where it was interrupted, becomes what is asked for now, and overwrites nothing
+    of anybody else. The command ends with 1 if files were gone or had changed; all others are there
+    then.
 
     Example: `retrieval export -c photos.lance dresses/ --where "label = 'dress'" --link symbolic`
     """
-    from pathlib import Path
-
     import retrieval
     from retrieval.query import export as exporting
 
-    chosen = form or _ENDINGS.get(Path(out).suffix.lower(), "folder")
+    chosen = form or _form_of(out)
     opened = retrieval.open(collection)
     with bar("exporting", shown=not json) as tell:
         report = exporting.export(
@@ -66,9 +65,22 @@ def export(
         raise typer.Exit(1)
 
 
+def _form_of(out: str) -> Form:
+    from pathlib import Path
+
+    from retrieval.errors import ExportError
+
+    ending = Path(out).suffix.lower()
+    if ending and ending not in _ENDINGS and not Path(out).is_dir():
+        raise ExportError(f"{ending} says no form: add --format parquet, csv, coco or folder")
+    return _ENDINGS.get(ending, "folder")
+
+
 def _print(report: ExportReport) -> None:
     there = f", {report.skipped} of them were there" if report.skipped else ""
     console().print(printable(f"{report.out}: {report.images} images as {report.form}{there}"))
+    if report.removed:
+        note(f"{report.removed} files of earlier exports were removed")
     for name, folder in report.folders.items():
         note(printable(f"{name!r} is in the folder {folder!r}"))
     for uri, reason in report.refused:

@@ -16,7 +16,7 @@ from retrieval.errors import ExportError
 from tests.encoders_of_tests import ColourEncoder
 from tests.pictures import write_pictures
 
-KEYS = {"form", "out", "images", "skipped", "refused", "folders"}
+KEYS = {"form", "out", "images", "skipped", "removed", "refused", "folders"}
 
 
 def run(*arguments: object, code: int = 0):
@@ -72,6 +72,16 @@ def test_what_is_left_out_is_told_and_fails(collection, tmp_path):
     report = json.loads(run(*linked, "--json", code=1)[0])
     assert (report["images"], report["skipped"]) == (5, 5)
     assert report["refused"] == [{"uri": str(gone), "reason": "gone"}]
+
+
+def test_an_unknown_ending_wants_a_format(collection, tmp_path):
+    with pytest.raises(ExportError, match="--format"):
+        run("export", tmp_path / "z.txt", "-c", collection)
+    assert not (tmp_path / "z.txt").exists()
+    run("export", tmp_path / "v1.2", "-c", collection, "--format", "folder")
+    where = ("--where", "label = 'dog'")
+    _, noted = run("export", tmp_path / "v1.2", "-c", collection, *where)  # it is there now
+    assert "3 files of earlier exports were removed" in noted
 
 
 def test_wrong_usage_is_an_error(collection, tmp_path):

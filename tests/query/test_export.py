@@ -20,7 +20,8 @@ import retrieval
 from indexers import ingest
 from retrieval.errors import ExportError, FilterError, QueryError, UnknownSpace
 from retrieval.query.export import export, image_folder, selection
-from retrieval.query.export.names import folder_names, safe
+from retrieval.query.export.mark import MARK
+from retrieval.query.export.names import folder_names, one, safe
 from retrieval.uris import uri_of
 from tests.encoders_of_tests import ColourEncoder
 from tests.pictures import picture
@@ -247,18 +248,119 @@ def test_what_is_gone_or_changed_is_told_and_stops_nothing(collection, folder, t
         assert "dress" not in classes(tmp_path / link) or classes(tmp_path / link)["dress"] == []
 
 
-def test_nothing_is_overwritten(collection, folder, tmp_path):
+def test_nothing_of_anybody_else_is_overwritten(collection, folder, tmp_path):
     out = tmp_path / "out"
-    export(collection, out, form="folder")
+    export(collection, out, form="folder", ids=[])
     mine = out / "dress" / "two.png"
+    mine.parent.mkdir()
     mine.write_bytes(b"mine")
-    report = export(collection, out, form="folder")
+    export(collection, out, form="folder")
     added = f"two-{id_of(collection, folder, 'a/two.png')}.png"
     assert mine.read_bytes() == b"mine" and added in classes(out)["dress"]
     (out / "dress" / added).write_bytes(b"mine too")
     report = export(collection, out, form="folder")
-    assert report.images == len(LABELS) - 1 and "something else" in report.refused[0][1]
-    assert (out / "dress" / added).read_bytes() == b"mine too"
+    assert report.images == len(LABELS) - 1 and "another file" in report.refused[0][1]
+    assert (out / "dress" / added).read_bytes() == b"mine too" and len(report.refused) == 1
+
+
+def test_a_file_of_ours_that_is_damaged_is_told_and_not_doubled(collection, tmp_path):
+    out = tmp_path / "out"
+    export(collection, out, form="folder")
+    before = classes(out)
+    (out / "dress" / "two.png").write_bytes(b"")
+    report = export(collection, out, form="folder")
+    assert "delete" in report.refused[0][1] and classes(out) == before
+    (out / "dress" / "two.png").unlink()
+    assert not export(collection, out, form="folder").refused and classes(out) == before
+
+
+@pytest.mark.parametrize("link", ["copy", "hard", "symbolic"])
+def test_an_export_that_is_repeated_becomes_what_is_asked_for(collection, folder, tmp_path, link):
+    out = tmp_path / "out"
+    export(collection, out, form="folder", link=link)
+    (out / "dress" / "notes.txt").write_text("mine")
+    ids = [id_of(collection, folder, name) for name in ("a/two.png", "b/two.png")]
+    collection.store.update(pa.table({"image_id": ids[:1], "label": ["shoe"]}))
+    collection.delete(ids[1:])
+    report = export(collection, out, form="folder", link=link)
+    assert (report.removed, report.refused) == (2, [])
+    found = classes(out)
+    assert found["shoe"] == ["two.png"] and safe("../up") not in found
+    assert "two.png" not in found["dress"] and "notes.txt" in found["dress"]
+    (out / "dress" / "notes.txt").unlink()
+    export(collection, tmp_path / "clean", form="folder", link=link)
+    assert classes(out) == classes(tmp_path / "clean")
+
+
+def test_what_may_be_the_last_copy_is_not_removed(collection, folder, tmp_path):
+    out = tmp_path / "out"
+    export(collection, out, form="folder")
+    collection.delete([id_of(collection, folder, name) for name in ("c/three.png", "a/two.png")])
+    (folder / "c/three.png").unlink()
+    (out / "dress" / "two.png").write_bytes(b"edited")
+    for _ in range(2):
+        report = export(collection, out, form="folder")
+        reasons = {Path(uri).name: reason for uri, reason in report.refused}
+        assert "original is gone" in reasons["three.png"] and "changed" in reasons["two.png"]
+        assert report.removed == 0 and (out / "=1+1" / "three.png").exists()
+
+
+def test_labels_that_differ_in_case_only_move_their_files(collection, folder, tmp_path):
+    out = tmp_path / "out"
+    export(collection, out, form="folder", where="label = 'dress'")
+    ids = collection.store.ids("label = 'dress'").tolist()
+    collection.store.update(pa.table({"image_id": ids, "label": ["Dress"] * len(ids)}))
+    report = export(collection, out, form="folder", where="label = 'Dress'")
+    if report.removed:  # the file system tells them apart
+        assert set(classes(out)) == {"Dress"}
+    assert report.refused == [] and sum(map(len, classes(out).values())) == len(ids)
+
+
+def test_a_file_that_comes_between_is_not_overwritten(collection, folder, tmp_path, monkeypatch):
+    theirs = tmp_path / "out" / "dress" / "two.png"
+    real = image_folder.content_hash
+
+    def late(data: bytes) -> str:
+        theirs.write_bytes(b"theirs")
+        return real(data)
+
+    monkeypatch.setattr(image_folder, "content_hash", late)
+    ids = [id_of(collection, folder, "a/two.png")]
+    report = export(collection, tmp_path / "out", form="folder", ids=ids)
+    assert os.strerror(errno.EEXIST) in report.refused[0][1]
+    assert theirs.read_bytes() == b"theirs" and len(list(theirs.parent.iterdir())) == 1
+
+
+def test_one_file_that_cannot_be_written_stops_no_other(collection, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    export(collection, out, form="folder", ids=[])
+    (out / "dress").write_text("in the way")
+    report = export(collection, out, form="folder")
+    assert report.images == len(LABELS) - 3 and len(report.refused) == 3
+    assert "cannot be written" in report.refused[0][1]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(image_folder.folders, "place", full)
+    with pytest.raises(ExportError, match="make room"):
+        export(collection, tmp_path / "full", form="folder")
+
+
+def test_files_are_on_disk_before_they_have_their_name(collection, tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), real(fd))[1])
+    export(collection, tmp_path / "out", form="folder")
+    files = [path for path in (tmp_path / "out").rglob("*.png")]
+    assert len(files) == len(LABELS) and {path.stat().st_ino for path in files} <= set(synced)
+
+
+def test_an_export_among_the_pictures_is_not_indexed(collection, folder):
+    known = len(collection)
+    export(collection, folder / "out", form="folder")
+    ingest(folder, collection)
+    assert len(collection) == known
 
 
 def test_only_a_new_folder_or_an_earlier_export_is_written_to(collection, folder, tmp_path):
@@ -268,7 +370,7 @@ def test_only_a_new_folder_or_an_earlier_export_is_written_to(collection, folder
     export(collection, tmp_path / "out", form="folder")
     with pytest.raises(ExportError, match="another collection"):
         export(other, tmp_path / "out", form="folder")
-    (tmp_path / "out" / image_folder.MARK).write_text("[]")
+    (tmp_path / "out" / MARK).write_text("[]")
     with pytest.raises(ExportError, match="damaged"):
         export(collection, tmp_path / "out", form="folder")
 
@@ -334,20 +436,36 @@ def test_arguments_that_do_not_go_together_are_refused(collection, tmp_path):
             export(collection, out, **wrong)
     with pytest.raises(UnknownSpace):
         export(collection, out, form="parquet", spaces=["nothing"])
+    export(collection, tmp_path / "twice", form="parquet", spaces=["colour", "colour"])
+    assert pq.read_table(tmp_path / "twice").column_names.count("vector_colour") == 1
     (tmp_path / "dir.csv").mkdir()
     with pytest.raises(ExportError, match="is a folder"):
         export(collection, tmp_path / "dir.csv", form="csv")
     assert not out.exists()
 
 
-@given(st.sets(st.none() | st.text(max_size=12) | st.sampled_from(["con", "..", "a/b", "a_b"])))
+LIKE_EACH_OTHER = [
+    "con",
+    "..",
+    "a/b",
+    "a_b",
+    "Dress",
+    "dress",
+    "caf\u00e9",
+    "cafe\u0301",
+    "Unlabelled",
+]
+
+
+@given(st.sets(st.none() | st.text(max_size=12) | st.sampled_from(LIKE_EACH_OTHER)))
 def test_every_label_is_a_folder_of_its_own(labels):
     names = folder_names(labels, "unlabelled")
     assert names.keys() == labels
-    others = [name for label, name in names.items() if label not in (None, "unlabelled")]
+    others = [one(name) for label, name in names.items() if label != "unlabelled"]
     assert len(set(others)) == len(others)
     for label, name in names.items():
         assert safe(name) == name and len(name.encode()) < 255
         assert not set(name) & set("/\\\0\n") and not name.startswith(".")
         if label is not None and safe(label) == label:
-            assert name == label
+            assert name.startswith(label)
+    assert folder_names({"dress", "a b"}, "unlabelled") == {"dress": "dress", "a b": "a b"}

@@ -38,7 +38,8 @@ def export(
     Args:
         collection: all that is written is of its newest version.
         out: a file, which replaces one of that name in one move; for ``folder`` a folder that is
-            new, empty, or an earlier export of this collection, where nothing is overwritten.
+            new, empty, or an earlier export of this collection, which becomes this one: no file of
+            anybody else is overwritten or removed.
         form: ``parquet`` and ``csv`` have one row an image with all columns; ``coco`` has labels as
             categories; ``folder`` has the files themselves, as ``[SPLIT/]LABEL/NAME``.
         where: filter expression: only images for which it holds.
@@ -68,7 +69,7 @@ def export(
     chosen = Selection(collection, where, ids)
     report = ExportReport(form, uri_of(place), images=len(chosen.ids))
     if form == "parquet":
-        write_parquet(chosen, place, spaces, tell)
+        write_parquet(chosen, place, list(dict.fromkeys(spaces)), tell)
     elif form == "csv":
         write_csv(chosen, place, tell)
     elif form == "coco":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retrieval import folders
 from retrieval.errors import ExportError
-from retrieval.folders import advice
 
 
 @dataclass(slots=True)
@@ -23,7 +22,10 @@ class ExportReport:
         out: where.
         images: images that are in the export now.
         skipped: how many of them were there before (folders only).
-        refused: images that are not in it: their uri and why (folders only).
+        removed: files of earlier exports that were taken away, since this one has no such image
+            at that place (folders only).
+        refused: images that are not in it, and files that should not be: their uri and why (folders
+            only).
         folders: labels and splits that are no names of folders, and what they became.
     """
 
@@ -31,6 +33,7 @@ class ExportReport:
     out: str
     images: int = 0
     skipped: int = 0
+    removed: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     folders: dict[str, str] = field(default_factory=dict)
 
@@ -41,6 +44,7 @@ class ExportReport:
             "out": self.out,
             "images": self.images,
             "skipped": self.skipped,
+            "removed": self.removed,
             "refused": [{"uri": uri, "reason": reason} for uri, reason in self.refused],
             "folders": self.folders,
         }
@@ -57,7 +61,9 @@ def writing(out: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         what = error.strerror or str(error)
-        raise ExportError(f"{os.fspath(out)} cannot be written: {what}{advice(error)}") from error
+        raise ExportError(
+            f"{os.fspath(out)} cannot be written: {what}{folders.advice(error)}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -67,14 +73,5 @@ def whole_file(out: Path) -> Iterator[Path]:
     Raises:
         ExportError: if it cannot be written; nothing is left then, and ``out`` is as it was.
     """
-    beside = out.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            yield beside
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            beside.replace(out)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+    with writing(out), folders.whole_file(out) as beside:
+        yield beside

@@ -40,6 +40,7 @@ def write_parquet(chosen: Selection, out: Path, spaces: Sequence[str], tell: Tel
 def write_csv(chosen: Selection, out: Path, tell: Tell | None) -> None:
     """All columns of the records, UTF-8: tags separated by ``;``, metadata as JSON text.
 
+    A tag with a ``;`` in it reads back as two: Parquet keeps tags apart.
     A value that is missing is an empty cell without quotes. Cells are written as they are: one that
     begins with ``=``, ``+``, ``-`` or ``@`` may be run as a formula by a spreadsheet.
 
