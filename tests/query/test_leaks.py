@@ -7,6 +7,7 @@ import itertools
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,29 @@ def test_leaks_between_splits_are_all_found_and_none_invented(photos, parted):
         assert leak.sides == (leak.a.split, leak.b.split) == ("test", "train")
         assert leak.kind in ("copy", "edited") and leak.score >= THRESHOLD and leak.why
     assert found.to_arrow().num_rows == len(found.to_pandas()) == len(expected)
+
+
+def test_only_pairs_that_can_leak_are_looked_at(photos, tmp_path):
+    """Train has 7 contents, test 2 copies of these, one of the same bytes; others have no split."""
+    root, paths, made = photos
+    for folder in ("photos", "more"):
+        ingest(root / folder, tmp_path / "c", encoders=["pocket-visual"])
+    collection = retrieval.open(tmp_path / "c")
+    splits = {paths[name]: "train" for name in paths} | {
+        made["cat"]: "test",
+        made["coffee"]: "test",
+    }
+    ids = {path: collection.store.find_uri(str(path)) for path in splits}
+    facts = {"image_id": pa.array(ids.values(), pa.int64()), "split": list(splits.values())}
+    collection.store.update(pa.table(facts))
+    told: list[tuple[int, int]] = []
+    found = collection.leaks(threshold=-1, tell=lambda *done: told.append(done))
+    assert [leak.kind for leak in found] == ["exact", "copy"]
+    # All 11 contents are compared; looked at are the copy with the 7, and the cat with 6 of these.
+    assert told[-1] == (11 + 13, 11 + 13)
+    again = collection.duplicates(threshold=-1, tell=lambda *done: told.append(done))
+    assert len(again) == len(COPIES)
+    assert told[-1] == (11 + 55 - 13, 11 + 55 - 13)
 
 
 def test_any_column_parts_but_one_that_parts_nothing(parted):

@@ -200,13 +200,22 @@ class Duplicating(Indexed):
         name, bar, fit = _bar(places, space, threshold, asked, where, tell)
         pairs = None
         if name is not None and bar is not None:
-            pairs = (
-                find_pairs(self, name, bar, where=where, memory_bytes=memory_bytes, tell=tell)
-                if against is None
-                else pairs_between(
+            if against is None:
+                store = self.store.again()
+                parted = leaks.parted_by(store, census(store, where), str(between))
+                pairs = find_pairs(
+                    self,
+                    name,
+                    bar,
+                    where=where,
+                    wanted=parted,
+                    memory_bytes=memory_bytes,
+                    tell=tell,
+                )
+            else:
+                pairs = pairs_between(
                     self, against, name, bar, where=where, memory_bytes=memory_bytes, tell=tell
                 )
-            )
         store = self.store.again()
         known = [census(store, where)]
         if against is None:

@@ -46,7 +46,7 @@ def fit_threshold(
         fit = fit_threshold(
             collection, space, tiers=SAME, where=where, at=at, sample=sample, seed=seed, tell=tell
         )
-        note = f"copies tell nothing of {' and '.join(tiers)}: this is where they are found"
+        note = f"copies tell nothing of {' and '.join(tiers)}: it is fitted to find copies"
         return replace(
             fit, tiers=tuple(tiers), precision=None, recall=None, by_transform={}, note=note
         )

@@ -75,9 +75,15 @@ class Kept:
 
     def reaching(self, threshold: float) -> Kept:
         """Only pairs that reach a threshold, which is not below this one's."""
-        which = self.scores >= np.float32(threshold)
+        return replace(self._only(self.scores >= np.float32(threshold)), threshold=threshold)
+
+    def looked_at(self) -> Kept:
+        """Only pairs that somebody looked at."""
+        return self._only(self.tiers != UNKNOWN)
+
+    def _only(self, which: NDArray[np.bool_]) -> Kept:
         return Kept(
-            threshold, self.whole, self.keys, self.a[which], self.b[which],
+            self.threshold, self.whole, self.keys, self.a[which], self.b[which],
             self.scores[which], self.tiers[which], self.whys[which],
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from retrieval.query.duplicates.grouping import SAME_BYTES, Links, records
 from retrieval.query.duplicates.tiers import TIERS, Tier
 from retrieval.store import Store
 from retrieval.types import ImageRecord
+from retrieval.vectors.sorted_ids import places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,6 +139,36 @@ def check_collections(stores: tuple[Store, Store], known: tuple[Census, Census])
             raise QueryError(
                 f"nothing to compare: {store.uri} has no images, or none that pass --where"
             )
+
+
+def parted_by(
+    store: Store, known: Census, column: str
+) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]:
+    """Which pairs can leak: some image of the one content has another value than one of the other.
+
+    Args:
+        store: the images, of the version of ``known``.
+        known: the images that take part; pairs of others might leak.
+        column: what parts them.
+    """
+    told = store.rows(known.ids, [column])[column].to_pylist()
+    codes: dict[str, int] = {}
+    code = np.array(
+        [-1 if value is None else codes.setdefault(str(value), len(codes)) for value in told],
+        dtype=np.int64,
+    )
+    at, has = places(known.ids, known.contents), code >= 0
+    low, high = np.full(len(code), len(codes)), np.full(len(code), -1)
+    np.minimum.at(low, at[has], code[has])
+    np.maximum.at(high, at[has], code[has])
+
+    def parted(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+        i, j = places(known.ids, a), places(known.ids, b)
+        both = (high[i] >= 0) & (high[j] >= 0)
+        differ = np.minimum(low[i], low[j]) != np.maximum(high[i], high[j])
+        return np.asarray((i < 0) | (j < 0) | (both & differ))
+
+    return parted
 
 
 def across_values(

@@ -8,7 +8,6 @@ run goes on and a later one compares only what is new.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,17 +15,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import QueryError, SpaceMismatch
 from retrieval.query.duplicates.approximate import PairRecall, likely_pairs, measured, need_index
 from retrieval.query.duplicates.comparer import UNSEEN, Comparer
 from retrieval.query.duplicates.contents import Contents, positions_in, with_contents
 from retrieval.query.duplicates.kept import UNKNOWN, Kept, TooMany
 from retrieval.query.duplicates.pair_files import PairFiles
+from retrieval.query.duplicates.refusals import cosine, one_identity
 from retrieval.query.duplicates.tiers import TIERS
 from retrieval.query.indexed import Indexed
 from retrieval.vectors import join
 from retrieval.vectors.base import Positions
 from retrieval.vectors.tiles import Tell
+
+Wanted = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
+"""Of pairs of images ``a`` and ``b``, which are asked for."""
 
 _MEMORY_BYTES = 256 << 20
 _SAVE_EVERY_S = 10.0
@@ -69,6 +71,7 @@ def find_pairs(
     threshold: float,
     *,
     where: str | None = None,
+    wanted: Wanted | None = None,
     approximate: bool = False,
     memory_bytes: int = _MEMORY_BYTES,
     tell: Tell | None = None,
@@ -83,6 +86,8 @@ def find_pairs(
         threshold: cosine from which on a pair counts, in [-1, 1].
         where: only pairs of which both pictures pass this filter; None for all. With one, what is
             kept is made use of, and nothing is added to it.
+        wanted: only pairs for which this is true are looked at; of others only those are told that
+            were looked at before. None for all.
         approximate: search the space's index instead of comparing all: faster for very many
             images, and some pairs may be missed; ``recall`` says how many. Nothing is kept then,
             either.
@@ -96,10 +101,10 @@ def find_pairs(
         FilterError: if ``where`` does not parse or fit the columns.
         VectorIndexError: if there is no index and one is needed.
     """
-    _check(threshold)
+    threshold = cosine(threshold)
 
     def work(contents: Contents) -> Pairs:
-        found = _Found(contents, space, memory_bytes, tell)
+        found = _Found(contents, space, memory_bytes, tell, wanted)
         return (found.by_index if approximate else found.by_all)(threshold, where is None)
 
     return with_contents([collection], space, where, work)
@@ -133,13 +138,8 @@ def pairs_between(
         SpaceMismatch: if the vectors are not by the same encoder.
         QueryError: and all others, as :func:`find_pairs` does.
     """
-    _check(threshold)
-    one, other = left.store.space(space), right.store.space(space)
-    if one.identity != other.identity:
-        raise SpaceMismatch(
-            f"space {space!r} of {left.uri} was made by {one.encoder} and that of {right.uri} by "
-            f"{other.encoder}, or with other weights: index both with the same encoder"
-        )
+    threshold = cosine(threshold)
+    one_identity([left, right], space)
 
     def work(ours: Contents, theirs: Contents) -> Pairs:
         return _between(ours, theirs, threshold, memory_bytes, tell)
@@ -151,9 +151,15 @@ class _Found:
     """The pairs of one collection as they are found, and kept now and then."""
 
     def __init__(
-        self, contents: Contents, space: str, memory_bytes: int, tell: Tell | None
+        self,
+        contents: Contents,
+        space: str,
+        memory_bytes: int,
+        tell: Tell | None,
+        wanted: Wanted | None,
     ) -> None:
         self._contents, self._space, self._memory = contents, space, memory_bytes
+        self._wanted = wanted
         self._tell = tell or (lambda done, total: None)
         self._files = PairFiles(contents.store, space)
         self._due = time.monotonic() + _SAVE_EVERY_S
@@ -225,6 +231,8 @@ class _Found:
         ids = self._contents.ids[which]
         new = (found.tiers == UNKNOWN) & (found.scores >= np.float32(threshold))
         todo, n = np.flatnonzero(new), len(which)
+        if self._wanted is not None:
+            todo = todo[self._wanted(ids[found.a[todo]], ids[found.b[todo]])]
         todo = todo[np.lexsort((found.b[todo], found.a[todo]))]
         comparer = Comparer(self._contents.store, memory_bytes=self._memory)
         for done in _looked(comparer, found, ids, ids, todo):
@@ -234,7 +242,7 @@ class _Found:
         return bool((found.whys[todo] != UNSEEN).any())
 
     def _named(self, found: Kept, which: Positions, threshold: float) -> Pairs:
-        found, ids = found.reaching(threshold), self._contents.ids[which]
+        found, ids = found.reaching(threshold).looked_at(), self._contents.ids[which]
         a, b = ids[found.a], ids[found.b]
         return _sorted(np.minimum(a, b), np.maximum(a, b), found)
 
@@ -297,8 +305,3 @@ def _sorted(a: NDArray[np.int64], b: NDArray[np.int64], found: Kept) -> Pairs:
     order = np.lexsort((b, a))
     whys = found.whys[order].tolist()
     return Pairs(a[order], b[order], found.scores[order], found.tiers[order], whys)
-
-
-def _check(threshold: float) -> None:
-    if not (math.isfinite(threshold) and -1 <= threshold <= 1):
-        raise QueryError(f"a threshold is a cosine in [-1, 1], not {threshold}")
