@@ -79,15 +79,21 @@ def threshold_of(
 
 
 def check_sheet(path: str | None) -> None:
-    """Refuse a name that no picture can have, before any work.
+    """Refuse a name that no picture can have, or a folder that is not there, before any work.
 
     Raises:
-        QueryError: naming the endings there are.
+        QueryError: naming the endings there are, or the folder.
     """
+    from pathlib import Path
+
     from retrieval.errors import QueryError
 
     if path and not path.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
         raise QueryError(f"a sheet is a .png, .jpg or .webp file, not {path!r}")
+    if path and not Path(path).parent.is_dir():
+        raise QueryError(
+            f"there is no folder {str(Path(path).parent)!r} for a sheet: make it first"
+        )
 
 
 def groups_as_json(found: Duplicates) -> list[dict[str, Any]]:
