@@ -80,7 +80,14 @@ def test_an_edit_while_a_file_is_copied_stays(place, other_disk, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [save_anew, lambda path: Path(path).write_bytes(b"other")])
-def test_a_file_that_changes_after_its_check_stays(place, monkeypatch, change):
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_changes_after_its_check_stays(place, monkeypatch, change, links):
+    if not links:
+
+        def refuse(source, target):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", refuse)
     victim = str(place.folder / GOING[1])
     before_calls(monkeypatch, applying, "move", lambda *_: change(victim))
     report = place.apply()
