@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,7 +112,13 @@ class _Run:
         for at in range(0, len(unfinished), _ROWS):
             some = unfinished[at : at + _ROWS]
             self._take_out([entry for entry, row in some if self._may_stay_away(entry, row)])
+        self._let_go(e for i, e in self._journal.entries.items() if i not in self._journal.done)
         return hidden
+
+    def _let_go(self, entries: Iterable[Entry]) -> None:
+        stayed = [e.image_id for e in entries if not os.path.lexists(self._journal.hidden(e))]
+        if stayed:
+            self._journal.stay(stayed)
 
     def _some(self, rows: Sequence[_Row]) -> None:
         store = self._collection.store.again()
@@ -132,9 +138,7 @@ class _Run:
         saved = store.rows([e.image_id for e in entries if e.image_id in here], all_columns(store))
         self._journal.save_rows(saved)
         moved = [entry for entry, row, facts in going if self._moved(entry, row, facts)]
-        stayed = {e.image_id for e in entries if not os.path.lexists(self._journal.hidden(e))}
-        if stayed:
-            self._journal.stay(sorted(stayed))
+        self._let_go(entries)
         self._take_out(moved, saved)
 
     def _refusal(self, row: _Row, here: dict[int, tuple[str, str]]) -> str | None:

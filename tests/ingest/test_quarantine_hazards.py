@@ -345,6 +345,16 @@ def test_what_did_not_move_is_none_of_undos_business(place, monkeypatch):
     assert place.collection.store.again().find_uri(place.uri(GOING[1])) is None
 
 
+def test_what_a_killed_run_did_not_move_is_let_go(place, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(applying, "move", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            place.apply()
+    for name in KEPT:
+        (place.folder / name).unlink()
+    assert place.apply().moved == 0 and not place.quarantine.exists()
+
+
 def test_only_plans_are_replaced(place):
     photo = place.folder / KEPT[0]
     before = place.tree()
