@@ -66,16 +66,19 @@ def drawing(why: Explanation, title: str) -> Image.Image:
     return sheet
 
 
-def overlay(view: View, heat: NDArray[np.float32]) -> Image.Image:
+def overlay(
+    view: View, heat: NDArray[np.float32], span: tuple[float, float] | None = None
+) -> Image.Image:
     """The picture with ``heat`` over the part that the encoder saw; the rest is darkened.
 
-    The colours span the values that occur, and at least 0.05 below the greatest.
+    The colours go from one end of ``span`` to the other; without one they span the values that
+    occur, and at least 0.05 below the greatest.
     """
     picture = _scaled(view.picture)
     zoom = picture.width / view.picture.width, picture.height / view.picture.height
     left, top, right, bottom = (round(edge * zoom[at % 2]) for at, edge in enumerate(view.box))
     size = max(right - left, 1), max(bottom - top, 1)
-    low, high = _span(heat)
+    low, high = span or _span(heat)
     levels = Image.fromarray((heat - low) / np.float32(high - low))
     colours = _colours(np.asarray(levels.resize(size, Image.Resampling.BICUBIC)))
     gray = ImageOps.grayscale(picture.crop((left, top, left + size[0], top + size[1])))

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from app.commands import (
+    anomaly,
     check,
+    classify,
     dedup,
     delete,
     demo,
@@ -45,10 +47,12 @@ app = typer.Typer(
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("explain")(explain.explain)
+app.command("classify")(classify.classify)
 app.command("dedup")(dedup.dedup)
 app.command("leaks")(leaks.leaks)
 app.command("check")(check.check)
 app.command("mislabels")(label_quality.mislabels)
+app.command("anomaly")(anomaly.anomaly)
 app.command("shape")(shape.shape)
 app.command("subset")(subset.subset)
 app.command("map")(map.draw_map)
