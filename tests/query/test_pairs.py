@@ -21,6 +21,7 @@ from retrieval.query.duplicates.census import census, shared
 from retrieval.query.duplicates.comparer import Comparer
 from retrieval.query.duplicates.pairs import find_pairs, pairs_between
 from retrieval.query.duplicates.tiers import TIERS
+from retrieval.query.view import View
 from retrieval.store import Store
 from tests.query.pairs_child import (
     SMALL,
@@ -281,6 +282,13 @@ def test_what_makes_no_sense_is_refused(tmp_path, monkeypatch):
         with pytest.raises(QueryError, match="higher threshold"):
             find_pairs(left, SPACE, 0.5, approximate=True)
     assert 0 < len(find_pairs(left, SPACE, 0.97, approximate=True)) <= 20
+    contents = pairs.with_contents([left], SPACE, None, lambda found: found)
+    monkeypatch.setattr(approximate, "_FIRST", 2)
+    near, rounds, real = approximate._Near(contents, contents.joined, -1.0, 20), [], View.search
+    monkeypatch.setattr(View, "search", lambda *asked: rounds.append(1) or real(*asked))
+    with pytest.raises(QueryError, match="higher threshold"):
+        near.pairs(np.arange(len(contents.joined)))
+    assert len(rounds) == 2, "no more neighbours are asked for than it takes to know"
 
 
 @pytest.mark.parametrize("where", [None, "image_id < 300"])
