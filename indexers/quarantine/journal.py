@@ -96,7 +96,7 @@ class Journal:
         self.done.update(ids)
 
     def stay(self, ids: Sequence[int]) -> None:
-        """Forget files that did not move after all: they are none of undo's business."""
+        """Forget files that did not move or are back: they are none of undo's business any more."""
         self._append([{"stayed": list(ids)}])
         self._drop(ids)
 

@@ -64,10 +64,13 @@ def undo(
                 f"what it took away is in {folder}"
             )
         journal.sweep()
-        if _Run(journal, collection.store.again(), report, tell).all():
-            if hasattr(os, "sync"):
-                os.sync()  # what is forgotten must have arrived
+        back = _Run(journal, collection.store.again(), report, tell).all()
+        if hasattr(os, "sync"):
+            os.sync()  # what is forgotten must have arrived
+        if len(back) == len(journal.entries):
             journal.forget()
+        else:
+            journal.stay(back)
     collection.store.refresh()
     return report
 
@@ -86,17 +89,16 @@ class _Run:
         self._tell = tell
         self._finished = 0
 
-    def all(self) -> bool:
-        """Whether nothing is left in quarantine."""
-        waiting, whole = dict(self._journal.entries), True
+    def all(self) -> list[int]:
+        """Ids of what is back, and needs the quarantine no more."""
+        waiting, back = dict(self._journal.entries), []
         for rows in self._journal.saved_rows():
             ids = [i for i in rows["image_id"].to_pylist() if i in waiting]  # newest rows first
-            back = self._files([waiting.pop(i) for i in ids])
-            there = self._rows(_of(rows, back))
-            whole = whole and there and len(back) == len(ids)
-        back = self._files(list(waiting.values()))
-        self._tell_rowless([waiting[i] for i in back])
-        return whole and len(back) == len(waiting)
+            files = self._files([waiting.pop(i) for i in ids])
+            back += self._rows(_of(rows, files))
+        files = self._files(list(waiting.values()))
+        self._tell_rowless([waiting[i] for i in files])
+        return back + files
 
     def _files(self, entries: list[Entry]) -> list[int]:
         """Bring files back; ids of those that are at their place now."""
@@ -111,8 +113,8 @@ class _Run:
                 self._tell(self._finished, len(self._journal.entries))
         return back
 
-    def _rows(self, rows: pa.Table) -> bool:
-        """Put saved rows back; whether all are there."""
+    def _rows(self, rows: pa.Table) -> list[int]:
+        """Put saved rows back; ids of those that are there."""
         self._store.refresh()
         there = _There(self._store, rows)
         lacking = _fitting(_of(rows, there.lacking), self._store)
@@ -120,8 +122,8 @@ class _Run:
             return self._rows(rows)  # another process came first: look again
         self._store.upsert(_fitting(_of(rows, there.newer), self._store))
         self._store.delete(there.doubles)
-        self._report.refused.extend(there.refused)
-        return not there.refused
+        self._report.refused.extend(there.refused.values())
+        return [i for i in rows["image_id"].to_pylist() if i not in there.refused]
 
     def _tell_rowless(self, entries: list[Entry]) -> None:
         self._store.refresh()
@@ -139,7 +141,7 @@ class _There:
         lacking: ids of the saved rows that it has not.
         newer: ids that it has for the same file, indexed again.
         doubles: other ids that it has for the same file.
-        refused: what cannot be put back, and why.
+        refused: by id what cannot be put back: its uri and why.
     """
 
     def __init__(self, store: Store, saved: pa.Table) -> None:
@@ -148,7 +150,7 @@ class _There:
         self.lacking: list[int] = []
         self.newer: list[int] = []
         self.doubles: list[int] = []
-        self.refused: list[tuple[str, str]] = []
+        self.refused: dict[int, tuple[str, str]] = {}
         known = store.known().select(["image_id", "uri", "content_hash"])
         same = pc.or_(
             pc.is_in(known["uri"], saved["uri"].combine_chunks()),
@@ -180,8 +182,7 @@ class _There:
             elif now["ingested_at"] != row["ingested_at"]:  # else it never left, or is back
                 self.newer.append(row["image_id"])
         if reason:
-            told = f"it is back, but not its row: {reason}"
-            self.refused.append((row["uri"], told))
+            self.refused[row["image_id"]] = row["uri"], f"it is back, but not its row: {reason}"
 
 
 def _check_name(place: Path) -> None:

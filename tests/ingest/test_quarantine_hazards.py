@@ -345,6 +345,16 @@ def test_what_did_not_move_is_none_of_undos_business(place, monkeypatch):
     assert place.collection.store.again().find_uri(place.uri(GOING[1])) is None
 
 
+def test_what_came_back_is_none_of_a_later_undos_business(place):
+    place.apply()
+    (place.folder / GOING[0]).write_bytes(b"in the way")
+    assert place.undo().restored == len(GOING) - 1
+    picture(99).save(place.folder / GOING[1])
+    (place.folder / GOING[0]).unlink()
+    report = place.undo()
+    assert (report.restored, report.refused) == (1, []) and not place.quarantine.exists()
+
+
 def test_what_a_killed_run_did_not_move_is_let_go(place, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(applying, "move", interrupt)
