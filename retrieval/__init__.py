@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from retrieval.query import Collection, Ranking, Term
     from retrieval.query import open_collection as open
     from retrieval.query.anomaly.detector import AnomalyDetector
+    from retrieval.query.zero_shot.classifier import ZeroShotClassifier
     from retrieval.types import Hit, Hits, ImageRecord, Neighbors, Space
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "Ranking",
     "Space",
     "Term",
+    "ZeroShotClassifier",
     "__version__",
     "open",
 ]
@@ -35,6 +37,7 @@ _HOMES = {
     "Collection": ("retrieval.query", "Collection"),
     "Ranking": ("retrieval.query", "Ranking"),
     "Term": ("retrieval.query", "Term"),
+    "ZeroShotClassifier": ("retrieval.query.zero_shot.classifier", "ZeroShotClassifier"),
     "open": ("retrieval.query", "open_collection"),
 } | {
     name: ("retrieval.types", name) for name in ("Hit", "Hits", "ImageRecord", "Neighbors", "Space")

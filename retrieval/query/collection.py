@@ -25,13 +25,14 @@ from retrieval.query.records import Records
 from retrieval.query.relevance import Judgement
 from retrieval.query.spaces import choose_space
 from retrieval.query.terms import Term, compose, gather
+from retrieval.query.zero_shot.calls import ZeroShotNaming
 from retrieval.store import Store
 from retrieval.types import Hit, Hits, ImageRecord, Neighbors
 
 _TRIES = 4  # of an answer whose version another thread moves on meanwhile
 
 
-class Collection(Classifying, Curating, Duplicating, LabelChecking, Spotting):
+class Collection(Classifying, Curating, Duplicating, LabelChecking, Spotting, ZeroShotNaming):
     """One set of images, its vectors, and the answers to queries about them.
 
     Every answer is true for the newest version of the collection at the moment of the call: a

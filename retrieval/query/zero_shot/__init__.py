@@ -1,0 +1,1 @@
+"""Zero-shot classification: what pictures are, by words alone."""
