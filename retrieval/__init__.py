@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retrieval.query import open_collection as open
     from retrieval.query.anomaly.detector import AnomalyDetector
     from retrieval.query.zero_shot.classifier import ZeroShotClassifier
+    from retrieval.query.classify.estimators import KNNClassifier
     from retrieval.types import Hit, Hits, ImageRecord, Neighbors, Space
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "Hit",
     "Hits",
     "ImageRecord",
+    "KNNClassifier",
     "Neighbors",
     "Ranking",
     "Space",
@@ -35,6 +37,7 @@ __all__ = [
 _HOMES = {
     "AnomalyDetector": ("retrieval.query.anomaly.detector", "AnomalyDetector"),
     "Collection": ("retrieval.query", "Collection"),
+    "KNNClassifier": ("retrieval.query.classify.estimators", "KNNClassifier"),
     "Ranking": ("retrieval.query", "Ranking"),
     "Term": ("retrieval.query", "Term"),
     "ZeroShotClassifier": ("retrieval.query.zero_shot.classifier", "ZeroShotClassifier"),

@@ -37,7 +37,8 @@ HEAVY = {
     "timm", "tokenizers", "torch", "torchvision", "transformers", "umap",
 }  # fmt: skip
 HEAVY_AT_TOP = {
-    "indexers/distill/training", "retrieval/encoders/pocket/train", "retrieval/encoders/towers",
+    "indexers/distill/training", "retrieval/query/classify/estimators",
+    "retrieval/encoders/pocket/train", "retrieval/encoders/towers",
 }  # fmt: skip
 """Folders that may import torch at module level, since only functions that need it import them."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from app import options, same
+from app.commands import classify
 from app.output import console, note, print_columns, print_json
 from app.progress import bar
 
@@ -101,3 +102,42 @@ def dedup(
         print_columns(rows, right={1})
     if fit.candidates_per_image is not None:
         note(f"an image is compared with {fit.candidates_per_image:.1f} others on average")
+
+
+@app.command("knn")
+def knn(
+    collection: options.Collection,
+    labels: classify.Labels = "label",
+    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours that vote.")] = 20,
+    temperature: classify.Temperature = 0.07,
+    balanced: classify.Balanced = False,
+    where: options.Where = None,
+    space: Annotated[str | None, typer.Option(help="Compare in this space.")] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Fit a linear classifier, too, as a second opinion.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Measure how well labelled images tell each other's class: each by all others.
+
+    Example: `retrieval evaluate knn -c photos.lance --labels label`
+    """
+    import retrieval
+    from app.knn_report import as_json, print_knn
+
+    opened = retrieval.open(collection)
+    with bar("comparing", shown=not json) as tell:
+        found = opened.evaluate_knn(
+            labels,
+            k=k,
+            temperature=temperature,
+            balanced=balanced,
+            where=where,
+            space=space,
+            tell=tell,
+        )
+    second = opened.linear_probe(labels, where=where, space=space) if probe else None
+    if json:
+        print_json(as_json(found, second))
+    else:
+        print_knn(found, second)

@@ -75,7 +75,9 @@ def naive(ids, rows, codes, classes, k, temperature, balanced):
     """The votes for each row by a search among all others, one at a time, in float64."""
     out = []
     for at in range(len(rows)):
-        exact = np.einsum("ij,j->i", rows.astype(np.float64), rows[at].astype(np.float64))
+        wide = rows.astype(np.float64)
+        squares = np.einsum("ij,ij->i", wide, wide)
+        exact = np.einsum("ij,j->i", wide, wide[at]) / np.sqrt(squares * squares[at])
         scores = exact.clip(-1, 1).astype(np.float32)
         others = [i for i in np.lexsort((ids, -scores)).tolist() if i != at][:k]
         sizes = np.bincount(np.delete(codes, at), minlength=classes)

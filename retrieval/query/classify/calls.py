@@ -18,6 +18,7 @@ from retrieval.images import ImageInput, load
 from retrieval.query.classify import leave_one_out
 from retrieval.query.classify.exemplars import Exemplars, gather
 from retrieval.query.classify.leave_one_out import KS, TEMPERATURES, LeaveOneOut, Tell
+from retrieval.query.classify.linear_probe import CS, LinearProbe, fit_probe
 from retrieval.query.classify.predictions import (
     Evidence,
     Judged,
@@ -249,6 +250,34 @@ class Classifying(Indexed):
             seed=seed,
             tell=tell,
         )
+
+    def linear_probe(
+        self,
+        labels: str = "label",
+        *,
+        where: str | None = None,
+        space: str | None = None,
+        cs: Sequence[float] = CS,
+        seed: int = 0,
+    ) -> LinearProbe:
+        """Fit a linear classifier to the labelled images, as a second opinion beside neighbours.
+
+        Args:
+            labels: column of text, whole numbers, or true and false.
+            where: filter expression; only of these images.
+            space: whose vectors it is fitted to; the first visual one by default.
+            cs: inverse strengths of the regularisation; cross-validation chooses.
+            seed: of the folds.
+
+        Raises:
+            InstallError: if scikit-learn is not here.
+            QueryError: if there are fewer than two classes, or one has a single exemplar.
+            UnknownSpace: if there is no such space.
+            FilterError: if ``where`` does not parse or fit the columns.
+        """
+        name = self._space_of(space)
+        exemplars = gather(self.store.again(), self.vectors(name), labels, where)
+        return fit_probe(exemplars, labels, self.store.space(name), cs, seed)
 
     def _space_of(self, name: str | None) -> str:
         with self._lock:

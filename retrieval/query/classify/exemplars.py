@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import QueryError
+from retrieval.query.classify.search import search
 from retrieval.query.classify.votes import Codes
 from retrieval.query.space_vectors import SpaceVectors
 from retrieval.store import Store
 from retrieval.types import Embeddings
-from retrieval.vectors import nearest
 from retrieval.vectors.base import Positions
-from retrieval.vectors.products import cosines
 from retrieval.vectors.sorted_ids import places
 
 Label: TypeAlias = str | int | bool
 
 MOST_CLASSES = 5000
-_SLACK = 8  # neighbours beyond k that are scored again: rounding may have put them in a wrong order
 _BLOCK_ROWS = 8192
 
 
@@ -71,7 +69,7 @@ class Exemplars:
     def search(
         self, queries: Embeddings, k: int, without: Positions | None = None
     ) -> tuple[Positions, NDArray[np.float32]]:
-        """The k nearest exemplars of each query, by comparing all, in one pass.
+        """The k nearest exemplars of each query; see :func:`~.search.search`.
 
         Args:
             queries: float32 ``[q, dim]``, unit rows.
@@ -83,23 +81,7 @@ class Exemplars:
             Positions int64 ``[q, k]`` and float32 cosines ``[q, k]``, best first, equal ones in
             the order of their ids; -1 and -inf where there are fewer.
         """
-        named = _named(self.blocks(_BLOCK_ROWS))
-        found = nearest(named, queries, min(k + 1, len(self.ids)) + _SLACK).ids
-        row, column = np.nonzero(found >= 0)
-        scores = np.full(found.shape, -np.inf, dtype=np.float32)
-        for some in np.array_split(np.arange(len(row)), -(-len(row) // _BLOCK_ROWS) or 1):
-            pair = row[some], column[some]
-            scores[pair] = cosines(queries[pair[0]], self.take(found[pair]))
-        if without is not None:
-            scores[found == without[:, None]] = -np.inf
-        order = np.lexsort((found, -scores), axis=1)[:, :k]
-        best = np.take_along_axis(scores, order, 1)
-        at = np.where(np.isneginf(best), -1, np.take_along_axis(found, order, 1))
-        missing = ((0, 0), (0, k - at.shape[1]))
-        return (
-            np.pad(at, missing, constant_values=-1),
-            np.pad(best, missing, constant_values=-np.inf),
-        )
+        return search(_named(self.blocks(_BLOCK_ROWS)), self.take, queries, k, without)
 
     def codes_of(self, positions: Positions) -> Codes:
         """The class of each neighbour; -1 where there is none."""
