@@ -176,8 +176,7 @@ class Duplicating(Indexed):
                 ``split`` by default.
             against: compare with this collection instead.
             space: name of a space, that both collections have; the first visual one by default.
-            threshold: as for :meth:`duplicates`; ``auto`` fits it to both collections, and
-                takes the lower.
+            threshold: as for :meth:`duplicates`; ``auto`` takes the lower of both fits.
             tiers: those that count.
             where: filter; only these images take part, of both collections.
             memory_bytes: about how much is held at a time, besides the result.
@@ -194,8 +193,7 @@ class Duplicating(Indexed):
         else:
             if between is not None:
                 raise QueryError("--between parts one collection and --against two: choose one")
-            both = self.store.again(), against.store.again()
-            leaks.check_collections(both, (census(both[0], where), census(both[1], where)))
+            leaks.check_collections(self.store.again(), against.store.again(), where)
         places = [self] if against is None else [self, against]
         name, bar, fit = _bar(places, space, threshold, asked, where, tell)
         pairs = None

@@ -123,19 +123,20 @@ def check_column(store: Store, column: str, where: str | None) -> None:
         )
 
 
-def check_collections(stores: tuple[Store, Store], known: tuple[Census, Census]) -> None:
+def check_collections(left: Store, right: Store, where: str | None) -> None:
     """See that two collections have images to compare, and are two.
 
     Raises:
         QueryError: if not.
+        FilterError: if ``where`` does not parse or fit the columns.
     """
-    if stores[0].collection_id == stores[1].collection_id:
+    if left.collection_id == right.collection_id:
         raise QueryError(
-            f"{stores[0].uri} and {stores[1].uri} are one collection: `retrieval dedup` finds what "
+            f"{left.uri} and {right.uri} are one collection: `retrieval dedup` finds what "
             "is in it more than once, and --between what is in two of its splits"
         )
-    for store, images in zip(stores, known, strict=True):
-        if not len(images.ids):
+    for store in (left, right):
+        if not len(store.ids(where)):
             raise QueryError(
                 f"nothing to compare: {store.uri} has no images, or none that pass --where"
             )
