@@ -132,13 +132,13 @@ def test_a_finished_state_stays_until_another_is_finished(made, impatient):
             raise Stop
 
     with pytest.raises(Stop):
-        made.find(0.7, tell=stop)
+        made.find(0.85, tell=stop)
     states = made.files().load()
-    assert [(kept.threshold, kept.whole) for kept in states] == [(0.7, False), (0.9, True)]
+    assert [(kept.threshold, kept.whole) for kept in states] == [(0.85, False), (0.9, True)]
     began = []
     made.find(0.9, tell=lambda *now: began.append(now))
     assert not began, "nothing is left to do"
-    made.find(0.7)
+    made.find(0.85)
     assert len(made.states()) == 1
 
 
