@@ -44,8 +44,8 @@ def write_heatmaps(
 ) -> list[Drawn]:
     """Write an overlay and an array of each picture, and a sheet of the worst hundred.
 
-    One scale of colours for all of them, from the least distance to the greatest, so that they can
-    be compared.
+    One scale of colours for all of them, so that they can be compared: from the least distance to
+    the median of the pictures' greatest, beyond which one picture would leave the others dark.
 
     Args:
         folder: made if missing; files of the same names are written over.
@@ -85,7 +85,7 @@ def write_heatmaps(
 def _span(results: Sequence[AnomalyResult]) -> tuple[float, float]:
     distances = [one.patches.distances for one in results if one.patches is not None]
     low = min((float(each.min()) for each in distances), default=0.0)
-    high = max((float(each.max()) for each in distances), default=1.0)
+    high = float(np.median([each.max() for each in distances])) if distances else 1.0
     return low, max(high, low + 1e-6)
 
 
