@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from retrieval.query import Collection, Ranking, Term
     from retrieval.query import open_collection as open
     from retrieval.query.anomaly.detector import AnomalyDetector
-    from retrieval.query.zero_shot.classifier import ZeroShotClassifier
     from retrieval.query.classify.estimators import KNNClassifier
+    from retrieval.query.zero_shot.classifier import ZeroShotClassifier
     from retrieval.types import Hit, Hits, ImageRecord, Neighbors, Space
 
 __version__ = "0.1.0"
