@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import typer
 
 from app import options
+from app.commands import zero_shot
 from app.output import note, print_columns, print_json, printable
 from app.progress import bar
 
@@ -61,14 +62,24 @@ def classify(
     apply: Annotated[
         bool, typer.Option("--apply", help="With --stored: write columns predicted_COLUMN….")
     ] = False,
+    words: zero_shot.Words = None,
+    templates: zero_shot.Templates = None,
+    multi_label: zero_shot.MultiLabel = False,
+    sheet: zero_shot.Sheet = None,
     json: options.Json = False,
 ) -> None:
     """Say what pictures are by the labelled images that they are most like, and how sure that is.
 
-    --where tells which labelled images are exemplars.
+    --where tells which labelled images are exemplars. --zero-shot names pictures by words instead,
+    or all images of the collection, and tells where words and eyes disagree.
 
     Example: `retrieval classify new.jpg -c photos.lance --labels label`
     """
+    if words:
+        name = zero_shot.Naming(words, templates, multi_label, stored or where, space, apply)
+        zero_shot.zero_shot(collection, name, images or [], sheet=sheet, json=json)
+        return
+    zero_shot.refuse_without_words(templates, multi_label, sheet)
     how = _How(
         labels=labels,
         k=k,

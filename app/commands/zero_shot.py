@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,16 +37,38 @@ MultiLabel = Annotated[
 ]
 
 
+Sheet = Annotated[
+    str | None,
+    typer.Option(metavar="OUT.png", help="With --zero-shot: write a picture to look at."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What is asked.
+
+    Attributes:
+        words: what `--zero-shot` was given.
+        templates: name of a set, or a file.
+        multi_label: whether several labels, or none, may fit one picture.
+        where: only these stored images.
+        space: whose encoder reads the labels.
+        apply: whether to write columns.
+    """
+
+    words: Sequence[str]
+    templates: str | None = None
+    multi_label: bool = False
+    where: str | None = None
+    space: str | None = None
+    apply: bool = False
+
+
 def zero_shot(
     collection: str,
-    words: Sequence[str],
+    asked: Naming,
     images: Sequence[str] = (),
     *,
-    templates: str | None = None,
-    multi_label: bool = False,
-    where: str | None = None,
-    space: str | None = None,
-    apply: bool = False,
     sheet: str | None = None,
     json: bool = False,
 ) -> None:
@@ -53,13 +76,8 @@ def zero_shot(
 
     Args:
         collection: its path or URI.
-        words: what `--zero-shot` was given.
+        asked: the labels, and how they are read.
         images: paths; empty for all stored images.
-        templates: name of a set, or a file.
-        multi_label: whether several labels, or none, may fit one picture.
-        where: only these stored images.
-        space: whose encoder reads the labels.
-        apply: write columns.
         sheet: file for a picture of the answer.
         json: print one JSON object.
     """
@@ -67,17 +85,17 @@ def zero_shot(
     from app.progress import bar
 
     same.check_sheet(sheet)
-    labels = labels_of(words)
+    labels = labels_of(asked.words)
     opened = retrieval.open(collection)
     with bar("comparing", not json and not images) as tell:
         found = opened.zero_shot(
             labels,
             images=list(images) or None,
-            where=where,
-            templates=templates,
-            space=space,
-            multi_label=multi_label,
-            apply=apply,
+            where=asked.where,
+            templates=asked.templates,
+            space=asked.space,
+            multi_label=asked.multi_label,
+            apply=asked.apply,
             tell=tell,
         )
     if sheet is not None:
@@ -87,12 +105,22 @@ def zero_shot(
         drawn.save(sheet)
     if json:
         print_json(found.as_json())
-    elif images:
-        _print_pictures(found)
-    else:
-        _print_stored(found)
-    if found.note and not json:
+        return
+    _print_pictures(found) if images else _print_stored(found)
+    if found.note:
         note(found.note)
+
+
+def refuse_without_words(templates: str | None, multi_label: bool, sheet: str | None) -> None:
+    """Refuse options that only say something with labels in words.
+
+    Raises:
+        QueryError: naming them.
+    """
+    from retrieval.errors import QueryError
+
+    if templates is not None or multi_label or sheet is not None:
+        raise QueryError('--templates, --multi-label and --sheet go with --zero-shot "a,b,c"')
 
 
 def labels_of(words: Sequence[str]) -> list[str]:
