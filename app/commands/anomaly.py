@@ -29,7 +29,7 @@ def anomaly(
     ] = True,
     tiles: Annotated[
         int, typer.Option(metavar="N", help="Look at N × N parts of a picture one by one.")
-    ] = 2,
+    ] = 3,
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Normal images are normal in any quarter turn.")
     ] = False,

@@ -128,22 +128,22 @@ def test_one_normal_image_gives_scores_and_no_threshold(tmp_path):
 def test_a_bank_is_made_anew_when_the_normals_change_and_goes_with_a_purge(tmp_path):
     collection = made(tmp_path, 4)
     query = [plate(60, (60, 60))]
-    before = collection.anomaly(query, NORMAL, keep=None)
+    before = collection.anomaly(query, NORMAL, tiles=1, keep=None)
     [note] = banks(collection)
     facts = json.loads(note.read_text())
     assert facts["images"] == 4 and facts["version"] == collection.version
-    assert facts["recipe"] == {"tiles": 2, "rotate": False, "keep": None, "seed": 0}
+    assert facts["recipe"] == {"tiles": 1, "rotate": False, "keep": None, "seed": 0}
     gone = collection.store.ids(NORMAL)[:1]
     collection.delete(gone)
-    after = collection.anomaly(query, NORMAL, keep=None)
+    after = collection.anomaly(query, NORMAL, tiles=1, keep=None)
     assert after.normals == 3 and len(banks(collection)) == 1
     assert after[0].anomaly_score >= before[0].anomaly_score
     assert json.loads(note.read_text())["images"] == 3
-    collection.anomaly(query, NORMAL, keep=500)
+    collection.anomaly(query, NORMAL, tiles=1, keep=500)
     assert len(banks(collection)) == 2
     collection.delete([], purge=True)
     assert banks(collection) == []
-    assert collection.anomaly(query, NORMAL, keep=None)[0].anomaly_score == pytest.approx(
+    assert collection.anomaly(query, NORMAL, tiles=1, keep=None)[0].anomaly_score == pytest.approx(
         after[0].anomaly_score
     )
 

@@ -54,7 +54,7 @@ class Recipe:
         seed: of the coreset.
     """
 
-    tiles: int = 2
+    tiles: int = 3
     rotate: bool = False
     keep: int | None = KEEP
     seed: int = 0

@@ -62,7 +62,7 @@ class Spotting(Indexed):
         *,
         space: str | None = None,
         patches: bool = True,
-        tiles: int = 2,
+        tiles: int = 3,
         rotate: bool = False,
         keep: int | None = KEEP,
         method: Method = "distance",
