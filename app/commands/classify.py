@@ -76,8 +76,10 @@ def classify(
     Example: `retrieval classify new.jpg -c photos.lance --labels label`
     """
     if words:
-        name = zero_shot.Naming(words, templates, multi_label, stored or where, space, apply)
-        zero_shot.zero_shot(collection, name, images or [], sheet=sheet, json=json)
+        named = zero_shot.Naming(
+            words, templates, multi_label, zero_shot.one_filter(stored, where), space, apply
+        )
+        zero_shot.zero_shot(collection, named, images or [], sheet=sheet, json=json)
         return
     zero_shot.refuse_without_words(templates, multi_label, sheet)
     how = _How(

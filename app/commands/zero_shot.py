@@ -123,6 +123,19 @@ def refuse_without_words(templates: str | None, multi_label: bool, sheet: str | 
         raise QueryError('--templates, --multi-label and --sheet go with --zero-shot "a,b,c"')
 
 
+def one_filter(stored: str | None, where: str | None) -> str | None:
+    """The filter: with labels in words, --stored and --where choose the same images.
+
+    Raises:
+        QueryError: if there are two.
+    """
+    from retrieval.errors import QueryError
+
+    if stored is not None and where is not None:
+        raise QueryError("with --zero-shot, --stored and --where mean the same: give one of them")
+    return where if stored is None else stored
+
+
 def labels_of(words: Sequence[str]) -> list[str]:
     """Labels as they were given: one text with commas, one text each, or lines of ``@FILE``.
 

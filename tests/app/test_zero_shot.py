@@ -95,6 +95,9 @@ def test_wrong_use_is_refused(made):
         run("classify", "-c", made / "c", "--zero-shot", ",")
     with pytest.raises(QueryError, match="go with --zero-shot"):
         run("classify", "x.jpg", "-c", made / "c", "--templates", "plain")
+    with pytest.raises(QueryError, match="give one"):
+        filters = ("--where", "width > 1", "--stored", "width > 2")
+        run("classify", "-c", made / "c", "--zero-shot", "a,b", *filters)
     with pytest.raises(QueryError, match="imagenet-80"):
         run("classify", "-c", made / "c", "--zero-shot", "a,b", "--templates", "none")
 
