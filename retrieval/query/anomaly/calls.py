@@ -115,19 +115,15 @@ class Spotting(Indexed):
         vectors = self._normal_vectors(chosen, normals)
         whole = Normals(vectors, method, k)
         image_limit = fit_limit(held_out(vectors, method, k), false_alarm_rate)
-        bank, notes = None, []
-        if patches and not tells_places(encoder):
-            notes.append(
-                f"{encoder.spec.name} does not tell what is where: only whole pictures are compared"
-            )
-        elif patches:
+        bank, limit, note = None, image_limit, ""
+        if patches:
             bank, note = _bank(store, chosen, encoder, normal, normals, recipe, tell)
-            notes.append(note)
-        limit = image_limit if bank is None else fit_limit(bank.held_out, false_alarm_rate)
+        if bank is not None:
+            limit = fit_limit(bank.held_out, false_alarm_rate)
         judge = _Judge(encoder, whole, image_limit, bank, limit)
         results, failures = _looked_at(judge, images, tell)
-        note = "; ".join(each for each in (*notes, limit.note) if each)
-        return Anomalies(results, failures, chosen.name, len(normals), limit, image_limit, note)
+        told = "; ".join(each for each in (note, limit.note) if each)
+        return Anomalies(results, failures, chosen.name, len(normals), limit, image_limit, told)
 
     def _normal_vectors(self, space: Space, normals: Sequence[ImageRecord]) -> Embeddings:
         """Vectors of those normal images that have one, in the order of their ids."""
@@ -167,8 +163,11 @@ def _bank(
     normals: Sequence[ImageRecord],
     recipe: Recipe,
     tell: Tell | None,
-) -> tuple[MemoryBank, str]:
-    """The memory bank, and what to know about it."""
+) -> tuple[MemoryBank | None, str]:
+    """The memory bank, None where an encoder sees no places, and what to know about it."""
+    if not tells_places(encoder):
+        name = encoder.spec.name
+        return None, f"{name} does not tell what is where: only whole pictures are compared"
     made: list[MemoryBank] = []
     gone: list[int] = []
 
