@@ -13,7 +13,7 @@ from retrieval.encoders import space_of
 from retrieval.errors import CollectionError, ImageError, QueryError
 from retrieval.query import Collection
 from retrieval.query.classify import leave_one_out
-from retrieval.query.classify.calls import Asked
+from retrieval.query.classify.answering import Asked
 from retrieval.query.classify.exemplars import gather
 from retrieval.query.classify.votes import votes
 from retrieval.store import Store
@@ -71,6 +71,7 @@ def test_a_label_comes_with_its_evidence(many, tmp_path):
         assert all(near.label == near.image.label for near in each.neighbors)
         assert each.neighbors[0].weight == max(near.weight for near in each.neighbors)
     assert found.to_arrow()["label"].to_pylist() == ["blue", "red"]
+    assert found.to_pandas()["labels"][0] == ["blue"]
     assert len(many.classify([])) == 0
 
 
@@ -112,6 +113,8 @@ def test_few_exemplars_are_enough_and_a_new_one_counts_at_once(tmp_path):
     answer = few.classify([picture("blue", 30, 1), picture("green", 30, 1)])
     assert [each.label for each in answer] == ["blue", "green"]
     assert answer.k == 3 and answer.trust is None
+    with pytest.raises(QueryError, match="too few exemplars to tell how accurate"):
+        few.classify([picture("blue", 30, 1)], min_accuracy=0.9)
     few.delete([10])
     assert few.classify([picture("blue", 30, 1)])[0].label != "blue"
 

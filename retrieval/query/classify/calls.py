@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,16 @@ from retrieval import settings
 from retrieval.errors import ImageError, QueryError
 from retrieval.images import ImageInput, load
 from retrieval.query.classify import leave_one_out
+from retrieval.query.classify.answering import Asked, predicted, wrapped
 from retrieval.query.classify.exemplars import Exemplars, gather
 from retrieval.query.classify.leave_one_out import KS, TEMPERATURES, LeaveOneOut, Tell
 from retrieval.query.classify.linear_probe import CS, LinearProbe, fit_probe
 from retrieval.query.classify.predictions import (
-    Evidence,
-    Judged,
     Prediction,
     Predictions,
-    judge,
 )
-from retrieval.query.classify.trust import Trust
-from retrieval.query.classify.votes import TEMPERATURE, K, check_temperature
+from retrieval.query.classify.trust import FEWEST, Trust
+from retrieval.query.classify.votes import TEMPERATURE, K
 from retrieval.query.classify.writing import check_columns, write_predictions
 from retrieval.query.duplicates.census import census
 from retrieval.query.indexed import Indexed
@@ -35,7 +33,6 @@ from retrieval.query.spaces import choose_space
 from retrieval.store import Store
 from retrieval.types import Embeddings
 from retrieval.uris import uri_of
-from retrieval.vectors.base import Positions
 from retrieval.vectors.sorted_ids import places
 
 COVERAGE = 0.9
@@ -43,30 +40,6 @@ _SEED = 0  # of the sample that confidence is fitted to
 _BATCH = 32  # pictures
 _ROWS = 1024  # stored images
 _KEPT = 8  # fits of confidence that are remembered
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How to classify; see :meth:`Classifying.classify`."""
-
-    labels: str
-    k: int
-    temperature: float
-    balanced: bool
-    where: str | None
-    space: str
-    coverage: float
-    min_accuracy: float | None
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense, before any picture is read."""
-        if self.k < 1:
-            raise QueryError(f"k is at least 1, not {self.k}")
-        check_temperature(self.temperature)
-        if not 0 < self.coverage < 1:
-            raise QueryError(f"a coverage is between 0 and 1, as 0.9, not {self.coverage}")
-        if self.min_accuracy is not None and not 0 < self.min_accuracy <= 1:
-            raise QueryError(f"an accuracy is above 0 and at most 1, not {self.min_accuracy}")
 
 
 class Classifying(Indexed):
@@ -112,7 +85,8 @@ class Classifying(Indexed):
                 prediction set.
 
         Raises:
-            QueryError: if a number makes no sense, or there are fewer than two classes.
+            QueryError: if a number makes no sense, there are fewer than two classes, or too few
+                exemplars to tell their accuracy.
             ImageError: if a picture cannot be read.
             UnknownSpace: if there is no such space.
             FilterError: if ``where`` does not parse or fit the columns.
@@ -126,8 +100,8 @@ class Classifying(Indexed):
         queries = self._encoded(images, name)
         trust = self._trust(store, exemplars, asked)
         uris = [_uri(image) for image in images]
-        told = _predicted(store, exemplars, queries, asked, trust, uris, None)
-        return _wrapped(told, exemplars, asked, trust)
+        told = predicted(store, exemplars, queries, asked, trust, uris, None)
+        return wrapped(told, exemplars, asked, trust)
 
     def classify_stored(
         self,
@@ -184,10 +158,10 @@ class Classifying(Indexed):
             some = slice(first, first + _ROWS)
             uris = store.rows(ids[some], ["uri"])["uri"].to_pylist()
             queries = vectors.take(at[some])
-            told += _predicted(store, exemplars, queries, asked, trust, uris, ids[some])
+            told += predicted(store, exemplars, queries, asked, trust, uris, ids[some])
             if tell is not None:
                 tell(len(told), len(ids))
-        found = _wrapped(told, exemplars, asked, trust)
+        found = wrapped(told, exemplars, asked, trust)
         if apply:
             write_predictions(store, found, labels, exemplars.classes, _parameters(asked))
             with self._lock:
@@ -296,17 +270,23 @@ class Classifying(Indexed):
         """How far votes can be trusted, remembered for the version that it was fitted to."""
         key = (store.version, exemplars.version, store.made.stamp(), asked)
         with self._lock:
-            if key in self._trusts:
-                return self._trusts[key]
-        k, how = asked.k, (asked.temperature, asked.balanced)
-        found = leave_one_out.near_of_sample(exemplars, k, _SEED)
-        trust = leave_one_out.fit_trust(
-            exemplars, found, k, *how, asked.coverage, asked.min_accuracy
-        )
-        with self._lock:
-            self._trusts[key] = trust
-            if len(self._trusts) > _KEPT:
-                self._trusts.popitem(last=False)
+            known = key in self._trusts
+            trust = self._trusts.get(key)
+        if not known:
+            k, how = asked.k, (asked.temperature, asked.balanced)
+            found = leave_one_out.near_of_sample(exemplars, k, _SEED)
+            trust = leave_one_out.fit_trust(
+                exemplars, found, k, *how, asked.coverage, asked.min_accuracy
+            )
+            with self._lock:
+                self._trusts[key] = trust
+                if len(self._trusts) > _KEPT:
+                    self._trusts.popitem(last=False)
+        if trust is None and asked.min_accuracy is not None:
+            raise QueryError(
+                f"too few exemplars to tell how accurate answers are: {FEWEST} that have another "
+                "of their class are needed. Bring more, or ask for no accuracy"
+            )
         return trust
 
 
@@ -327,75 +307,6 @@ def _known(store: Store, ids: Sequence[int]) -> NDArray[np.int64]:
     """Ids as given, all of which are in the collection."""
     known = store.rows(list(ids), ["image_id"])["image_id"].to_numpy()
     return np.asarray(known, dtype=np.int64)
-
-
-def _predicted(
-    store: Store,
-    exemplars: Exemplars,
-    queries: Embeddings,
-    asked: Asked,
-    trust: Trust | None,
-    uris: Sequence[str | None],
-    ids: NDArray[np.int64] | None,
-) -> list[Prediction]:
-    """Predictions of some queries; ``ids`` are theirs where they are stored."""
-    if not len(queries):
-        return []
-    own = None if ids is None else places(exemplars.ids, ids)
-    at, scores = exemplars.search(queries, min(asked.k, len(exemplars.ids)), own)
-    sizes = None
-    if asked.balanced:
-        sizes = np.repeat(exemplars.sizes[None], len(queries), axis=0)
-        if own is not None:
-            there = np.flatnonzero(own >= 0)
-            sizes[there, exemplars.codes[own[there]]] -= 1
-    judged = judge(exemplars, at, scores, asked.temperature, sizes, trust)
-    evidence = _evidence(store, exemplars, at, scores, judged)
-    classes = exemplars.classes
-    return [
-        Prediction(
-            uri=uris[row],
-            image_id=None if ids is None else int(ids[row]),
-            label=classes[judged.best[row]],
-            confidence=float(judged.confidence[row]),
-            abstained=bool(judged.reasons[row]),
-            reason=judged.reasons[row],
-            labels=judged.labels(classes, row),
-            neighbors=evidence[row],
-        )
-        for row in range(len(queries))
-    ]
-
-
-def _evidence(
-    store: Store,
-    exemplars: Exemplars,
-    at: Positions,
-    scores: NDArray[np.float32],
-    judged: Judged,
-) -> list[tuple[Evidence, ...]]:
-    wanted = np.unique(at[at >= 0])
-    records = dict(zip(wanted.tolist(), store.records(exemplars.ids[wanted]), strict=True))
-    found = []
-    for row in range(len(at)):
-        near = zip(
-            at[row].tolist(), scores[row].tolist(), judged.weights[row].tolist(), strict=True
-        )
-        found.append(
-            tuple(
-                Evidence(records[p], exemplars.classes[exemplars.codes[p]], score, weight)
-                for p, score, weight in near
-                if p >= 0
-            )
-        )
-    return found
-
-
-def _wrapped(
-    told: list[Prediction], exemplars: Exemplars, asked: Asked, trust: Trust | None
-) -> Predictions:
-    k = min(asked.k, len(exemplars.ids))
-    return Predictions(told, space=asked.space, k=k, exemplars=exemplars, trust=trust)
 
 
 def _parameters(asked: Asked) -> dict[str, Any]:

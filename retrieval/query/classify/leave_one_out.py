@@ -140,10 +140,7 @@ def near(exemplars: Exemplars, k: int, tell: Tell | None = None) -> Near:
 
 def near_of_sample(exemplars: Exemplars, k: int, seed: int) -> Near:
     """The same of at most 2,000 exemplars, drawn by ``seed``: enough to fit confidence to."""
-    n = len(exemplars.ids)
-    which = np.arange(n)
-    if n > SAMPLE:
-        which = np.sort(np.random.default_rng(seed).permutation(n)[:SAMPLE])
+    which = _sample(len(exemplars.ids), seed)
     at, scores = exemplars.search(exemplars.take(which), k, which)
     return Near(which, exemplars.codes_of(at), scores)
 
@@ -230,17 +227,14 @@ def evaluate(
     used = min(k, others)
     found = near(exemplars, max(*tried, used), tell)
     confusion, right = _counted(exemplars, found, used, temperature, balanced)
-    sizes, hits = exemplars.sizes, np.diag(confusion)
-    accuracy, balanced_accuracy = accuracies(hits, sizes, seed)
+    accuracy, balanced_accuracy = accuracies(np.diag(confusion), exemplars.sizes, seed)
     sweep = tuple(
         Setting(each, warm, float(_counted(exemplars, found, each, warm, balanced)[1].mean()))
         for each in tried
         for warm in temperatures
     )
-    _, which, counts = np.unique(contents, return_inverse=True, return_counts=True)
-    single = counts[which] == 1
-    some = np.random.default_rng(seed).permutation(others + 1)[:SAMPLE]
-    sample = Near(np.sort(some), found.codes[np.sort(some)], found.scores[np.sort(some)])
+    single, some = _single(contents), _sample(others + 1, seed)
+    sample = Near(some, found.codes[some], found.scores[some])
     return LeaveOneOut(
         labels=labels,
         space=space,
@@ -251,7 +245,7 @@ def evaluate(
         exemplars=others + 1,
         unlabelled=exemplars.unlabelled,
         no_vector=exemplars.no_vector,
-        alone=int(np.count_nonzero(sizes == 1)),
+        alone=int(np.count_nonzero(exemplars.sizes == 1)),
         accuracy=accuracy,
         balanced_accuracy=balanced_accuracy,
         twins=int(np.count_nonzero(~single)),
@@ -262,6 +256,18 @@ def evaluate(
         best=max(sweep, key=lambda each: each.accuracy),
         trust=fit_trust(exemplars, sample, used, temperature, balanced, coverage, None),
     )
+
+
+def _sample(n: int, seed: int) -> NDArray[np.int64]:
+    """Positions of at most so many as confidence is fitted to, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:SAMPLE])
+
+
+def _single(contents: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which contents are there only once."""
+    _, which, counts = np.unique(contents, return_inverse=True, return_counts=True)
+    found: NDArray[np.bool_] = counts[which] == 1
+    return found
 
 
 def _check(ks: Sequence[int], temperatures: Sequence[float]) -> None:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from retrieval.query.classify.exemplars import Exemplars, Label
 from retrieval.query.classify.trust import UNLIKE_SHARE, Trust
 from retrieval.query.classify.votes import Floats, shares, votes
+from retrieval.query.duplicates.found import as_frame
 from retrieval.types import ImageRecord
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 _NAMED = 3  # classes that a reason names
@@ -135,6 +137,14 @@ class Predictions(Sequence[Prediction]):
                 ),
             }
         )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The table of :meth:`to_arrow` as a pandas frame.
+
+        Raises:
+            InstallError: if pandas is not here.
+        """
+        return as_frame(self.to_arrow())
 
 
 @dataclass(frozen=True, slots=True)
