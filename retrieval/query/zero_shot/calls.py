@@ -87,14 +87,7 @@ class ZeroShotNaming(Indexed):
         )
         if images is not None:
             return self._of_pictures(store, classifier, images, where, text, visual)
-        ids = store.ids(where)
-        if not len(ids):
-            why = "fits the filter" if where else "there yet: index a folder first"
-            raise QueryError(f"no image {why}")
-        words, eyes = common(ids, self.vectors(text), self.vectors(visual))
-        if not len(words.ids):
-            raise QueryError(f"no image has a vector in {text} and in {visual} yet: index again")
-        found = of_stored(store, classifier, words, eyes, (text, visual), tell)
+        found = self._of_stored(store, classifier, where, text, visual, tell)
         if apply:
             given = {
                 "labels": list(found.classes), "templates": classifier.templates_name,
@@ -105,6 +98,25 @@ class ZeroShotNaming(Indexed):
             with self._lock:
                 self.store.refresh()
         return found
+
+    def _of_stored(
+        self,
+        store: Store,
+        classifier: ZeroShotClassifier,
+        where: str | None,
+        text: str,
+        visual: str,
+        tell: Tell | None,
+    ) -> ZeroShotResult:
+        """Name all stored images that the filter lets through."""
+        ids = store.ids(where)
+        if not len(ids):
+            why = "fits the filter" if where else "there yet: index a folder first"
+            raise QueryError(f"no image {why}")
+        words, eyes = common(ids, self.vectors(text), self.vectors(visual))
+        if not len(words.ids):
+            raise QueryError(f"no image has a vector in {text} and in {visual} yet: index again")
+        return of_stored(store, classifier, words, eyes, (text, visual), tell)
 
     def _of_pictures(
         self,
