@@ -20,7 +20,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,41 +46,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="has clothing and flickr8k")
     parser.add_argument("--originals", type=int, default=500)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="ours, or a peer")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         hidden = hide(arguments.data, Path(place) / "photos", arguments.originals)
         print(f"{len(hidden.family)} files, {len(hidden.made)} of them copies", flush=True)
-        found = run(hidden, Path(place) / "c")
-    report = {"files": len(hidden.family), "copies": len(hidden.made), "contenders": found}
+        found: dict[str, Any] = {}
+        report = {"files": len(hidden.family), "copies": len(hidden.made), "contenders": found}
+        for name, facts in run(hidden, Path(place) / "c", arguments.only):
+            found[name] = facts
+            print(f"{name:40} {json.dumps(facts)}", flush=True)
+    if arguments.only and RESULTS.exists():
+        report["contenders"] = json.loads(RESULTS.read_text("utf-8"))["contenders"] | found
     RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def run(hidden: Hidden, place: Path) -> dict[str, Any]:
-    """Every contender's figures, printed as they come."""
-    found: dict[str, Any] = {}
+def run(hidden: Hidden, place: Path, only: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every contender's figures."""
 
-    def show(name: str, seconds: float, **facts: Any) -> None:
-        found[name] = {"seconds": round(seconds, 1), **facts}
-        print(f"{name:40} {json.dumps(found[name])}", flush=True)
-
-    began = time.perf_counter()
-    ingest(hidden.folder, place, encoders=[SPACE])
-    embedding = time.perf_counter() - began
-    collection = retrieval.open(place)
-    began = time.perf_counter()
-    pairs, facts = ours(collection)
-    show("ours, threshold auto", time.perf_counter() - began, **hidden.measure(pairs), **facts)
-    show("ours, embedding and index", embedding)
-    scored = cosine(collection)
-    show("cosine, best threshold", 0.0, **best(hidden, scored))
-    for name, contender in peers(hidden).items():
+    def timed(call: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
         began = time.perf_counter()
-        scored, usual = contender()
-        seconds = time.perf_counter() - began
-        usually = hidden.measure(scored[0][scored[1] >= usual])
-        show(f"{name}, usual threshold", seconds, threshold=usual, **usually)
-        show(f"{name}, best threshold", seconds, **best(hidden, scored))
-    return found
+        return call(), {"seconds": round(time.perf_counter() - began, 1)}
+
+    if not only or "ours" in only:
+        _, took = timed(lambda: ingest(hidden.folder, place, encoders=[SPACE]))
+        yield "ours, embedding", took
+        collection = retrieval.open(place)
+        (pairs, facts), took = timed(lambda: ours(collection))
+        yield "ours, threshold auto", took | hidden.measure(pairs) | facts
+        yield "cosine, best threshold", best(hidden, cosine(collection))
+    for name, contender in peers(hidden).items():
+        if not only or name in only:
+            (scored, usual), took = timed(contender)
+            found = hidden.measure(scored[0][scored[1] >= usual])
+            yield f"{name}, usual threshold", took | {"threshold": usual} | found
+            yield f"{name}, best threshold", best(hidden, scored)
 
 
 def ours(collection: Collection) -> tuple[NDArray[np.str_], dict[str, Any]]:
@@ -141,34 +141,31 @@ def peers(hidden: Hidden) -> dict[str, Callable[[], tuple[Scored, float]]]:
     def cnn() -> tuple[Scored, float]:
         method = CNN(verbose=False, model_config=_lite0())
         found = method.find_duplicates(
-            image_dir=hidden.folder, min_similarity_threshold=0.6, scores=True
+            image_dir=hidden.folder, min_similarity_threshold=0.8, scores=True
         )
         return _scored(found), 0.9
 
-    return {"imagededup PHash": phash, "imagededup CNN (EfficientNet-Lite0)": cnn}
+    return {"imagededup PHash": phash, "imagededup CNN": cnn}
 
 
 def _lite0() -> Any:
-    """The trunk of the pocket encoders as imagededup takes networks."""
+    """The pooled features of the pocket encoders' trunk as imagededup takes networks."""
     import torch
-    from efficientnet_lite_pytorch import EfficientNet
     from imagededup.utils import CustomModel
     from torchvision import transforms
 
-    from retrieval.encoders.pocket import weights
+    from retrieval import settings
+    from retrieval.encoders.pocket import graph
+    from retrieval.encoders.runtimes.onnx import OnnxGraph
 
-    network = EfficientNet.from_name("efficientnet-lite0").eval()
-    network.load_state_dict(torch.load(weights.find(), weights_only=True))
+    trunk = OnnxGraph(graph.graph_bytes(settings.load().cache_dir), threads=settings.cores())
 
     class Pooled(torch.nn.Module):
         name = "efficientnet-lite0"
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.trunk = network
-
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return self.trunk.extract_features(pixels).mean((2, 3))
+            [found] = trunk.run({"pixels": pixels.numpy()}, ["features"])
+            return torch.from_numpy(found[:, : graph.POOLED])
 
     steps = [
         transforms.Resize((256, 256)),
