@@ -8,9 +8,9 @@ from app.commands.classify import finite
 from app.output import console, note, print_columns, printable
 
 if TYPE_CHECKING:
-    from retrieval.query.classify.intervals import Measured
     from retrieval.query.classify.leave_one_out import LeaveOneOut
     from retrieval.query.classify.linear_probe import LinearProbe
+    from retrieval.query.shares import Share
 
 _CONFUSED = 10
 
@@ -84,5 +84,5 @@ def _notes(found: LeaveOneOut) -> None:
         note(f"calibration error of the votes {before:.3f}, of the confidence {after:.3f}")
 
 
-def _with_interval(share: Measured) -> str:
+def _with_interval(share: Share) -> str:
     return f"{share.value:.3f} (95 % interval {share.low:.3f}–{share.high:.3f})"

@@ -12,9 +12,10 @@ from app.output import console, note, printable
 if TYPE_CHECKING:
     from retrieval import Collection
     from retrieval.query.duplicates.calls import Threshold
-    from retrieval.query.duplicates.fit import Fit, Share
+    from retrieval.query.duplicates.fit import Fit
     from retrieval.query.duplicates.found import Asked, Duplicates
     from retrieval.query.duplicates.tiers import Tier
+    from retrieval.query.shares import Share
     from retrieval.types import ImageRecord
 
 Bar = Annotated[

@@ -24,9 +24,9 @@ from retrieval.query.duplicates.fit import (
     choose,
     fit_labelled,
     judge,
-    wilson,
 )
 from retrieval.query.duplicates.fitting import fit_all, fit_threshold
+from retrieval.query.shares import wilson
 from tests.encoders_of_tests import ColourEncoder
 from tests.pictures import write_pictures
 

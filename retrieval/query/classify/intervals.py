@@ -1,31 +1,16 @@
-"""Measured shares with bootstrap intervals."""
+"""Accuracies with percentile bootstrap intervals over images (Efron 1979)."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.query.shares import Share
+
 RESAMPLES = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A share, and its 95 % percentile bootstrap interval over images (Efron 1979).
-
-    Attributes:
-        value: in [0, 1].
-        low: lower end of the interval.
-        high: upper end.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-def accuracies(right: NDArray[np.int64], sizes: NDArray[np.int64], seed: int) -> list[Measured]:
+def accuracies(right: NDArray[np.int64], sizes: NDArray[np.int64], seed: int) -> list[Share]:
     """Accuracy, and balanced accuracy: the mean over classes of the share that is right.
 
     Images are drawn with replacement. All that counts of a draw is how many of each class are right
@@ -50,6 +35,6 @@ def accuracies(right: NDArray[np.int64], sizes: NDArray[np.int64], seed: int) ->
         float((right[known] / sizes[known]).mean()),
     )
     return [
-        Measured(value, *(float(end) for end in np.quantile(draws, [0.025, 0.975])))
+        Share(value, *(float(end) for end in np.quantile(draws, [0.025, 0.975])))
         for value, draws in zip(values, (plain, balanced), strict=True)
     ]

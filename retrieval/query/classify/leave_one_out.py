@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import QueryError
 from retrieval.query.classify.exemplars import Exemplars, Label
-from retrieval.query.classify.intervals import Measured, accuracies
+from retrieval.query.classify.intervals import accuracies
 from retrieval.query.classify.trust import FEWEST, Trust, fit
 from retrieval.query.classify.votes import (
     Codes,
@@ -19,6 +19,7 @@ from retrieval.query.classify.votes import (
     check_temperature,
     votes,
 )
+from retrieval.query.shares import Share
 from retrieval.vectors.graph import knn_graph
 
 KS = (10, 20, 100, 200)
@@ -108,10 +109,10 @@ class LeaveOneOut:
     unlabelled: int
     no_vector: int
     alone: int
-    accuracy: Measured
-    balanced_accuracy: Measured
+    accuracy: Share
+    balanced_accuracy: Share
     twins: int
-    accuracy_without_twins: Measured | None
+    accuracy_without_twins: Share | None
     classes: tuple[ClassFigures, ...]
     confusion: NDArray[np.int64]
     sweep: tuple[Setting, ...]
@@ -291,7 +292,7 @@ def _counted(
 
 def _among(
     codes: Codes, right: NDArray[np.bool_], kept: NDArray[np.bool_], seed: int
-) -> Measured | None:
+) -> Share | None:
     if not kept.any():
         return None
     classes = int(codes.max()) + 1

@@ -14,7 +14,7 @@ from retrieval.query.duplicates import admission, fitting, labels, leaks, policy
 from retrieval.query.duplicates.admission import Admission
 from retrieval.query.duplicates.census import Census, census, shared
 from retrieval.query.duplicates.comparer import UNSEEN
-from retrieval.query.duplicates.fit import Fit, Share
+from retrieval.query.duplicates.fit import Fit
 from retrieval.query.duplicates.found import Asked, Duplicates
 from retrieval.query.duplicates.grouping import Links, grouped
 from retrieval.query.duplicates.leaks import Leaks
@@ -22,6 +22,7 @@ from retrieval.query.duplicates.pairs import Pairs, find_pairs, pairs_between
 from retrieval.query.duplicates.refusals import cosine, one_identity, some_tiers
 from retrieval.query.duplicates.tiers import SAME, TIERS, Tier
 from retrieval.query.indexed import Indexed
+from retrieval.query.shares import Share
 from retrieval.query.spaces import choose_space
 from retrieval.store import Store
 from retrieval.vectors.tiles import Tell

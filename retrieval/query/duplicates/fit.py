@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from retrieval.errors import QueryError
 from retrieval.query.duplicates.tiers import Tier
+from retrieval.query.shares import Share, wilson
 
 GRID: NDArray[np.float64] = np.arange(1001) / 1000
 """The thresholds that are tried."""
@@ -30,22 +31,6 @@ _PRECISION = 0.99
 _RECALL_MARGIN = 0.005
 _NOBODY_ALONE = "every image seems to be there more than once: nothing tells the precision"
 _FEWEST_LABELLED = 4
-_Z = 1.96  # two-sided 95 % of a normal distribution
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A measured share with its 95 % interval.
-
-    Attributes:
-        value: in [0, 1].
-        low: lower end of the interval.
-        high: upper end.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,17 +216,6 @@ def fit_labelled(
         source="labels",
         sampled=len(yes),
     )
-
-
-def wilson(share: float, count: float) -> Share:
-    """A share of ``count`` independent cases with its 95 % interval.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    square = _Z**2 / count
-    middle = (share + square / 2) / (1 + square)
-    half = _Z / (1 + square) * float(np.sqrt(share * (1 - share) / count + square / (4 * count)))
-    return Share(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def _mean(shares: NDArray[np.float64], most: int) -> Share:

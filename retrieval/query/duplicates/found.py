@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import InstallError
-from retrieval.query.duplicates.fit import Fit, Share
+from retrieval.query.duplicates.fit import Fit
 from retrieval.query.duplicates.tiers import Tier
+from retrieval.query.shares import Share
 from retrieval.types import ImageRecord
 
 if TYPE_CHECKING:
