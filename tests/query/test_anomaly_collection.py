@@ -71,7 +71,7 @@ def test_what_is_odd_is_found_and_where(collection):
     assert len(found) == 3 and found.normals == 8 and found.space == "pocket-visual"
     good, right, left = found
     assert (good.place, good.uri, left.place) == (0, "picture 1", 2)
-    assert right.anomaly_score > 3 * good.anomaly_score and right.is_anomaly and left.is_anomaly
+    assert right.anomaly_score > 2 * good.anomaly_score and right.is_anomaly and left.is_anomaly
     for one, (x, y) in ((right, (90, 30)), (left, (20, 100))):
         assert one.heatmap.shape == (120, 120) and one.heatmap.dtype == np.float32
         row, column = np.unravel_index(one.heatmap.argmax(), (120, 120))
