@@ -57,7 +57,9 @@ def test_what_is_missing_is_told_apart(gpus, cuvs, kind, said, monkeypatch) -> N
 
 
 @pytest.mark.skipif(HAS_GPU_PART, reason="the FAISS here has a GPU part")
-@pytest.mark.parametrize("kind", ["gpu-flat", "gpu-ivf-flat", "gpu-ivf-pq"])
+@pytest.mark.parametrize(
+    "kind", ["gpu-flat", "gpu-ivf-flat", pytest.param("gpu-ivf-pq", marks=pytest.mark.slow)]
+)
 def test_a_machine_without_gpu_serves_what_a_gpu_built(kind, tmp_path) -> None:
     """The file of a GPU kind is a CPU index: made on the CPU here, it is the same structure."""
     data = clustered(11_000, 64, queries=24)
