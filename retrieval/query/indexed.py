@@ -16,9 +16,10 @@ from retrieval.query.indexing import Indexes
 from retrieval.query.measure import measure
 from retrieval.query.searcher import Searcher
 from retrieval.query.space_vectors import SpaceVectors
+from retrieval.query.spaces import choose_space
 from retrieval.query.view import View
 from retrieval.store import Store
-from retrieval.types import Embeddings, Neighbors
+from retrieval.types import Embeddings, Neighbors, Space
 from retrieval.vectors import choose
 from retrieval.vectors.tune import Measurement
 
@@ -157,6 +158,12 @@ class Indexed(Encoding):
         """
         indexes = Indexes(self.store.again(), self._texts)
         return any([indexes.update(space, tell=tell) for space in self.spaces])
+
+    def _space(self, name: str | None) -> Space:
+        """The space of that name, by default the first visual one, as the collection is now."""
+        with self._lock:
+            self.store.refresh()
+            return choose_space(self.spaces, (), name)
 
     def _view(self, space: str, kind: str | None = None) -> View:
         self.store.refresh()

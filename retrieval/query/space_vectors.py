@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,11 @@ from retrieval.vectors import Block
 from retrieval.vectors.base import Positions
 from retrieval.vectors.graph import knn_graph
 from retrieval.vectors.join import pairs_above
+from retrieval.vectors.sorted_ids import places
+from retrieval.vectors.tiles import Tell
 
 _SCAN_BYTES = 32 << 20
 _BLOCK_ROWS = 8192
-Tell = Callable[[int, int], None]
 _Found = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Query, image and score of each match."""
 
@@ -63,6 +64,7 @@ class SpaceVectors:
         self._fresh = np.asarray(view.fresh[1], dtype=np.float32)
         self._indexed = len(known)
         self.ids = np.concatenate([known, view.fresh[0]])
+        self._sorted: tuple[Positions, NDArray[np.int64]] | None = None  # once it is asked for
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -104,6 +106,17 @@ class SpaceVectors:
             out[old] = self._base.take(at if self._kept is None else self._kept[at])
         out[~old] = self._fresh[positions[~old] - self._indexed]
         return out
+
+    def positions(self, ids: NDArray[np.int64]) -> Positions:
+        """int64 ``[n]``: the row of each image; -1 for one that has no vector here."""
+        if self._sorted is None:
+            order = np.argsort(self.ids, kind="stable")
+            self._sorted = order, self.ids[order]
+        order, known = self._sorted
+        at = places(known, ids)
+        found = at >= 0
+        at[found] = order[at[found]]
+        return at
 
     def within(self, queries: Embeddings, threshold: float, *, limit: int | None = None) -> Matches:
         """Every row whose cosine to a query is at least ``threshold``, by comparing all.

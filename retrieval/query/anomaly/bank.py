@@ -18,18 +18,12 @@ from PIL import Image
 from retrieval import folders
 from retrieval.encoders import Encoder
 from retrieval.errors import QueryError, SpaceMismatch
-from retrieval.query.anomaly.patches import (
-    PatchMap,
-    Tell,
-    coreset,
-    nearest_distances,
-    share_of,
-    top_mean,
-)
+from retrieval.query.anomaly.patches import PatchMap, coreset, nearest_distances, share_of, top_mean
 from retrieval.query.anomaly.tiling import Places, places
 from retrieval.query.indexing import Indexes
 from retrieval.store import Store
 from retrieval.types import Embeddings, ImageRecord, Space
+from retrieval.vectors.tiles import Tell
 
 Read = Callable[[int], Image.Image | None]
 """Gives the normal picture of a number; None if it is gone."""

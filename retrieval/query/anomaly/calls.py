@@ -19,15 +19,15 @@ from retrieval.query.anomaly.found import Anomalies, AnomalyResult, Unread
 from retrieval.query.anomaly.images import NEIGHBORS, Method, Normals
 from retrieval.query.anomaly.limits import DEFAULT_RATE, Limit, check_rate, fit_limit
 from retrieval.query.anomaly.limits import held_out_scores as held_out
-from retrieval.query.anomaly.patches import PatchMap, Tell
+from retrieval.query.anomaly.patches import PatchMap
 from retrieval.query.anomaly.tiling import tells_places
 from retrieval.query.curate.candidates import among
 from retrieval.query.indexed import Indexed
 from retrieval.query.pictures import stored_picture
-from retrieval.query.spaces import choose_space
 from retrieval.store import Store
 from retrieval.types import Embeddings, ImageRecord, Space
 from retrieval.uris import uri_of
+from retrieval.vectors.tiles import Tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,7 @@ class Spotting(Indexed):
         recipe = Recipe(tiles, rotate, keep)
         if isinstance(images, str | bytes | os.PathLike):
             raise QueryError("images is a list of pictures, as [path]")
-        with self._lock:
-            self.store.refresh()
-            chosen = choose_space(self.spaces, (), space)
+        chosen = self._space(space)
         store = self.store.again()
         normals = _normal_records(store, normal)
         encoder = self.encoder(chosen.name)

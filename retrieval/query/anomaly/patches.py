@@ -8,7 +8,7 @@ highest 1 % of its tokens' distances. Here, and nowhere else in this project, mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,7 @@ from retrieval.query.anomaly.tiling import Box
 from retrieval.query.curate.candidates import Candidates
 from retrieval.query.curate.farthest import farthest
 from retrieval.types import Embeddings
-
-Tell = Callable[[int, int], None]
+from retrieval.vectors.tiles import Tell
 
 TOP_SHARE = 0.01
 """Of a picture's patches, whose mean distance is its score."""

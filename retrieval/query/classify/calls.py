@@ -18,7 +18,7 @@ from retrieval.images import ImageInput, load
 from retrieval.query.classify import leave_one_out
 from retrieval.query.classify.answering import Asked, predicted, wrapped
 from retrieval.query.classify.exemplars import Exemplars, gather
-from retrieval.query.classify.leave_one_out import KS, TEMPERATURES, LeaveOneOut, Tell
+from retrieval.query.classify.leave_one_out import KS, TEMPERATURES, LeaveOneOut
 from retrieval.query.classify.linear_probe import CS, LinearProbe, fit_probe
 from retrieval.query.classify.predictions import (
     Prediction,
@@ -29,11 +29,10 @@ from retrieval.query.classify.votes import TEMPERATURE, K
 from retrieval.query.classify.writing import check_columns, write_predictions
 from retrieval.query.duplicates.census import census
 from retrieval.query.indexed import Indexed
-from retrieval.query.spaces import choose_space
 from retrieval.store import Store
 from retrieval.types import Embeddings
 from retrieval.uris import uri_of
-from retrieval.vectors.sorted_ids import places
+from retrieval.vectors.tiles import Tell
 
 COVERAGE = 0.9
 _SEED = 0  # of the sample that confidence is fitted to
@@ -93,7 +92,7 @@ class Classifying(Indexed):
         """
         if isinstance(images, str | bytes):
             raise QueryError("images is a list of pictures: [PATH]")
-        name = self._space_of(space)
+        name = self._space(space).name
         asked = Asked(labels, k, temperature, balanced, where, name, coverage, min_accuracy)
         store = self.store.again()
         exemplars = gather(store, self.vectors(name), labels, where)
@@ -141,7 +140,7 @@ class Classifying(Indexed):
             QueryError: as :meth:`classify`; if an id is unknown.
             CollectionError: if a column of that name is a person's own; nothing is written then.
         """
-        name = self._space_of(space)
+        name = self._space(space).name
         asked = Asked(labels, k, temperature, balanced, where, name, coverage, min_accuracy)
         store = self.store.again()
         vectors = self.vectors(name)
@@ -149,9 +148,8 @@ class Classifying(Indexed):
         if apply:
             check_columns(store, labels, exemplars.classes)
         ids = store.ids(which) if isinstance(which, str) else _known(store, which)
-        order = np.argsort(vectors.ids, kind="stable")
-        at = places(vectors.ids[order], ids)
-        ids, at = ids[at >= 0], order[at[at >= 0]]
+        at = vectors.positions(ids)
+        ids, at = ids[at >= 0], at[at >= 0]
         trust = self._trust(store, exemplars, asked) if len(ids) else None
         told: list[Prediction] = []
         for first in range(0, len(ids), _ROWS):
@@ -206,7 +204,7 @@ class Classifying(Indexed):
             UnknownSpace: if there is no such space.
             FilterError: if ``where`` does not parse or fit the columns.
         """
-        name = self._space_of(space)
+        name = self._space(space).name
         asked = Asked(labels, k, temperature, balanced, where, name, coverage, None)
         store = self.store.again()
         exemplars = gather(store, self.vectors(name), labels, where)
@@ -249,14 +247,9 @@ class Classifying(Indexed):
             UnknownSpace: if there is no such space.
             FilterError: if ``where`` does not parse or fit the columns.
         """
-        name = self._space_of(space)
+        name = self._space(space).name
         exemplars = gather(self.store.again(), self.vectors(name), labels, where)
         return fit_probe(exemplars, labels, self.store.space(name), cs, seed)
-
-    def _space_of(self, name: str | None) -> str:
-        with self._lock:
-            self.store.refresh()
-            return choose_space(self.spaces, (), name).name
 
     def _encoded(self, images: Sequence[ImageInput], space: str) -> Embeddings:
         encoder, most = self.encoder(space), settings.load().max_pixels

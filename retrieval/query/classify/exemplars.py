@@ -16,7 +16,6 @@ from retrieval.query.space_vectors import SpaceVectors
 from retrieval.store import Store
 from retrieval.types import Embeddings
 from retrieval.vectors.base import Positions
-from retrieval.vectors.sorted_ids import places
 
 Label: TypeAlias = str | int | bool
 
@@ -107,8 +106,7 @@ def gather(store: Store, vectors: SpaceVectors, column: str, where: str | None) 
     told = store.rows(ids, [column])[column]
     labelled = told.is_valid().to_numpy()
     ids, labels = ids[labelled], told.drop_null().to_pylist()
-    order = np.argsort(vectors.ids, kind="stable")
-    at = places(vectors.ids[order], ids)
+    at = vectors.positions(ids)
     kept = at >= 0
     classes = tuple(sorted({label for label, k in zip(labels, kept.tolist(), strict=True) if k}))
     no_vector = int(len(ids) - np.count_nonzero(kept))
@@ -124,7 +122,7 @@ def gather(store: Store, vectors: SpaceVectors, column: str, where: str | None) 
         no_vector,
         vectors.version,
         vectors,
-        order[at[kept]],
+        at[kept],
     )
 
 

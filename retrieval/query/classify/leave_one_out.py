@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from retrieval.query.classify.votes import (
 )
 from retrieval.query.shares import Share
 from retrieval.vectors.graph import knn_graph
+from retrieval.vectors.tiles import Tell
 
 KS = (10, 20, 100, 200)
 TEMPERATURES = (0.01, 0.03, 0.07, 0.2, 1.0)
@@ -28,7 +29,6 @@ SAMPLE = 2000
 """Exemplars that confidence is fitted to, at most."""
 
 _CELLS = 1 << 21  # of votes that are held at a time
-Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

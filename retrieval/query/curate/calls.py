@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from retrieval.encoders import TextEncoder
 from retrieval.errors import EncoderError, ModalityError, QueryError, SpaceMismatch
 from retrieval.query.curate import layout
-from retrieval.query.curate.closeness import NEIGHBORS, Tell, closeness
+from retrieval.query.curate.closeness import NEIGHBORS, closeness
 from retrieval.query.curate.clusters import (
     clustered,
     named_by_labels,
@@ -30,6 +30,7 @@ from retrieval.query.spaces import choose_space
 from retrieval.query.terms import Term
 from retrieval.store import Store
 from retrieval.store.made import Provenance
+from retrieval.vectors.tiles import Tell
 
 Measure = Literal["uniqueness", "quality", "clusters"]
 _SEED = 0  # of the clusters
@@ -98,7 +99,7 @@ class Curating(Indexed):
         wanted = [name for name in get_args(Measure) if name in only or not only]
         store, chosen, measured = self.store.again(), None, {}
         if wanted != ["quality"]:
-            chosen = self._space(space)
+            chosen = self._space(space).name
         if "uniqueness" in wanted:
             assert chosen is not None
             measured["uniqueness"] = self._write_closeness(store, chosen, tell)
@@ -154,7 +155,7 @@ class Curating(Indexed):
 
         if column is not None:
             self.store.made.check(pa.schema([(column, pa.bool_())]))
-        chosen = self._space(space)
+        chosen = self._space(space).name
         vectors, store = self.vectors(chosen), self.store.again()
         picks = pick(store, vectors, n, method, per, where, seed, tell)
         if column is not None:
@@ -197,7 +198,7 @@ class Curating(Indexed):
         import pyarrow as pa
 
         names = ("map_x", "map_y")
-        name, store = self._space(space), self.store.again()
+        name, store = self._space(space).name, self.store.again()
         store.made.check(pa.schema([(column, pa.float64()) for column in names]))
         vectors = self.vectors(name)
         drawn = layout.chosen(method, vectors.shape[0])
@@ -208,10 +209,6 @@ class Curating(Indexed):
         store.made.write(rows, Provenance("map", name, given, vectors.version))
         self._see()
         return Map(name, drawn, vectors.ids, places)
-
-    def _space(self, name: str | None) -> str:
-        self._see()
-        return choose_space(self.spaces, (), name).name
 
     def _see(self) -> None:
         with self._lock:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from retrieval.query.space_vectors import SpaceVectors
 from retrieval.types import Embeddings
-from retrieval.vectors.sorted_ids import places
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,8 @@ class Open:
 
 def among(vectors: SpaceVectors, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], Embeddings]:
     """Those of sorted ``ids`` that have a vector, and the vectors."""
-    order = np.argsort(vectors.ids, kind="stable")
-    at = places(vectors.ids[order], ids)
-    return ids[at >= 0], vectors.take(order[at[at >= 0]])
+    at = vectors.positions(ids)
+    return ids[at >= 0], vectors.take(at[at >= 0])
 
 
 def equal_shares(sizes: NDArray[np.int64], n: int) -> NDArray[np.int64]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.query.space_vectors import SpaceVectors
+from retrieval.vectors.tiles import Tell
 
 NEIGHBORS = 20
 TWIN = 0.1
 """Below this uniqueness there is another image with a cosine above 0.9."""
-Tell = Callable[[int, int], None]
 
 
 class Closeness(NamedTuple):

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.query.curate.candidates import Candidates, Open
-from retrieval.query.curate.closeness import Tell
 from retrieval.types import Embeddings
+from retrieval.vectors.tiles import Tell
 
 _ROWS, _COLUMNS = 4096, 512  # cosines at a time: as many as caches hold
 _DIGITS = 4

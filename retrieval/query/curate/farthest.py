@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.query.curate.candidates import Candidates, Open
-from retrieval.query.curate.closeness import Tell
+from retrieval.vectors.tiles import Tell
 
 _DIGITS = 5  # of a cosine; the others are the processor's
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import InstallError, QueryError
-from retrieval.query.curate.closeness import Tell
 from retrieval.query.space_vectors import SpaceVectors
 from retrieval.types import Embeddings, Neighbors
+from retrieval.vectors.tiles import Tell
 
 MapMethod = Literal["auto", "umap", "pca"]
 NEIGHBORS = 15
@@ -71,7 +71,7 @@ def umap(vectors: SpaceVectors, seed: int, tell: Tell | None) -> Points:
         init=start.astype(np.float32),
         random_state=seed,
         n_jobs=1,
-        precomputed_knn=(*_with_self(graph, vectors.ids), None),
+        precomputed_knn=(*_with_self(graph, vectors), None),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what is asked for on purpose
@@ -90,16 +90,15 @@ def scaled(points: Points) -> Points:
 
 
 def _with_self(
-    graph: Neighbors, ids: NDArray[np.int64]
+    graph: Neighbors, vectors: SpaceVectors
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Positions and cosine distances of each row's neighbours, itself first."""
-    order = np.argsort(ids, kind="stable")
-    at = order[np.searchsorted(ids[order], graph.ids)]
-    own = np.arange(len(ids))[:, None]
+    at = vectors.positions(graph.ids.ravel()).reshape(graph.ids.shape)
+    own = np.arange(len(at))[:, None]
     distances = np.maximum(1.0 - graph.scores, 0.0)
     return (
         np.hstack([own, at]),
-        np.hstack([np.zeros((len(ids), 1), np.float32), distances]).astype(np.float32),
+        np.hstack([np.zeros((len(at), 1), np.float32), distances]).astype(np.float32),
     )
 
 

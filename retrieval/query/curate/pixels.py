@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval import settings
-from retrieval.query.curate.closeness import Tell
 from retrieval.query.curate.quality import FACTS, ISSUES, issues, measure
 from retrieval.store import Store
 from retrieval.store.made import Provenance
+from retrieval.vectors.tiles import Tell
 
 if TYPE_CHECKING:
     import pyarrow as pa

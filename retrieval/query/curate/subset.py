@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from retrieval.errors import QueryError
 from retrieval.query.curate.candidates import Candidates, among, equal_shares
-from retrieval.query.curate.closeness import Tell
 from retrieval.query.curate.coverage import coverage
 from retrieval.query.curate.farthest import farthest
 from retrieval.query.space_vectors import SpaceVectors
 from retrieval.store import Store
+from retrieval.vectors.tiles import Tell
 
 Method = Literal["farthest", "coverage"]
 

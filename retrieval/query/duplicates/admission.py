@@ -149,8 +149,7 @@ def alike(
     rows = collection.vectors(space)
     near = rows.within(vectors, threshold - _SLACK)
     which = np.repeat(np.arange(len(news)), np.diff(near.offsets))
-    order = np.argsort(rows.ids)
-    scores = cosines(vectors[which], rows.take(order[places(rows.ids[order], near.ids)]))
+    scores = cosines(vectors[which], rows.take(rows.positions(near.ids)))
     store = collection.store.again()
     kept = (places(store.ids(), near.ids) >= 0) & (scores >= np.float32(threshold))
     which, ids, scores = which[kept], near.ids[kept], scores[kept]

@@ -23,7 +23,6 @@ from retrieval.query.duplicates.refusals import cosine, one_identity, some_tiers
 from retrieval.query.duplicates.tiers import SAME, TIERS, Tier
 from retrieval.query.indexed import Indexed
 from retrieval.query.shares import Share
-from retrieval.query.spaces import choose_space
 from retrieval.store import Store
 from retrieval.vectors.tiles import Tell
 
@@ -73,7 +72,7 @@ class Duplicating(Indexed):
             QueryError: if a tier, the sample or the threshold makes no sense.
         """
         asked = some_tiers(tiers)
-        name = _space(self, space)
+        name = self._space(space).name
         if at is not None:
             cosine(at)
         return fitting.fit_threshold(
@@ -98,7 +97,7 @@ class Duplicating(Indexed):
             QueryError: if an image is not in the collection, a pair is labelled both ways, there
                 are too few, or none that is the same can be found.
         """
-        return labels.fit_pairs(self, _space(self, space), pairs, some_tiers(tiers))
+        return labels.fit_pairs(self, self._space(space).name, pairs, some_tiers(tiers))
 
     def duplicates(
         self,
@@ -266,7 +265,7 @@ class Duplicating(Indexed):
             space = threshold.space
 
         def encoder() -> Encoder:
-            name = _space(self, space)
+            name = self._space(space).name
             one_identity(places, name)
             return fitting.encoder_of(self, name)
 
@@ -280,12 +279,6 @@ class Duplicating(Indexed):
                 for place in places:
                     admission.alike(place, name, bar, left, asked)
         return [new.admission() for new in news]
-
-
-def _space(collection: Indexed, name: str | None) -> str:
-    with collection._lock:
-        collection.store.refresh()
-        return choose_space(collection.spaces, [], name).name
 
 
 def _check_keep(collection: Indexed, keep: Sequence[str], where: str | None) -> None:
@@ -307,7 +300,7 @@ def _bar(
     if tiers == ("exact",):
         return None, None, None
     fit = threshold if isinstance(threshold, Fit) else None
-    name = _space(places[0], space if space is not None or fit is None else fit.space)
+    name = places[0]._space(space if space is not None or fit is None else fit.space).name
     one_identity(places, name)
     if fit is not None:
         if fit.space not in (None, name):

@@ -16,7 +16,6 @@ from retrieval.query.space_vectors import SpaceVectors
 from retrieval.query.view import View
 from retrieval.store import Store
 from retrieval.vectors.base import Positions
-from retrieval.vectors.sorted_ids import places
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -189,9 +188,7 @@ def _collapsed(store: Store, view: View, where: str | None) -> Contents:
     ids, hashes = known["image_id"].to_numpy(), hashes_of(known)
     encoded = as_arrow(hashes).dictionary_encode()  # numbered as they appear: by lowest id
     content = encoded.indices.to_numpy()
-    order = np.argsort(vectors.ids)
-    at = places(vectors.ids[order], ids)
-    at = np.where(at >= 0, order[at], -1) if len(order) else at
+    at = vectors.positions(ids)
     asked = np.ones(len(ids), bool) if where is None else np.isin(ids, store.ids(where))
     n = len(encoded.dictionary)
     firsts = _lowest(n, content, np.arange(len(ids)), np.ones(len(ids), bool))

@@ -71,11 +71,10 @@ def rehearse(
         at: a threshold that will be asked about besides those that are affordable.
         tell: called with what is done and all there is to do: images, then pairs.
     """
-    order = np.argsort(vectors.ids)
-    ids = vectors.ids[order]
+    ids = np.sort(vectors.ids)
     ids = ids[known.content_of(ids) == ids]
     copies = _copied(store, encoder, ids, sample, seed, tell)
-    own = vectors.take(order[places(vectors.ids[order], copies.originals)])
+    own = vectors.take(vectors.positions(copies.originals))
     comparer = Comparer(store)
     wanted = [TIERS.index(tier) for tier in tiers]
     shape = copies.vectors.shape[:2]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from retrieval.query.export.report import whole_file
-from retrieval.query.export.selection import Selection, Tell
+from retrieval.query.export.selection import Selection
+from retrieval.vectors.tiles import Tell
 
 _COLUMNS = ("image_id", "uri", "width", "height", "captured_at", "label")
 

@@ -14,9 +14,10 @@ from retrieval.query.collection import Collection
 from retrieval.query.export.coco import write_coco
 from retrieval.query.export.image_folder import Link, write_folder
 from retrieval.query.export.report import ExportReport
-from retrieval.query.export.selection import Selection, Tell
+from retrieval.query.export.selection import Selection
 from retrieval.query.export.tables import write_csv, write_parquet
 from retrieval.uris import uri_of
+from retrieval.vectors.tiles import Tell
 
 Form: TypeAlias = Literal["parquet", "csv", "coco", "folder"]
 FORMS: tuple[Form, ...] = get_args(Form)

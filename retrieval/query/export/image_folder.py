@@ -15,8 +15,9 @@ from retrieval.images import content_hash
 from retrieval.query.export.mark import Mark, Written, note
 from retrieval.query.export.names import folder_names, one
 from retrieval.query.export.report import ExportReport, writing
-from retrieval.query.export.selection import Selection, Tell
+from retrieval.query.export.selection import Selection
 from retrieval.uris import path_of, uri_of
+from retrieval.vectors.tiles import Tell
 
 Link: TypeAlias = Literal["copy", "hard", "symbolic"]
 _COLUMNS = ("image_id", "uri", "content_hash", "size_bytes", "mtime_ns", "label", "split")

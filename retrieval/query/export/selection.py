@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrieval.query.collection import Collection
 from retrieval.store import Store
+from retrieval.vectors.tiles import Tell
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Tell: TypeAlias = Callable[[int, int], None]
 _BLOCK_ROWS = 8192
 _RECORD = (
     "image_id", "uri", "content_hash", "width", "height", "format", "size_bytes",

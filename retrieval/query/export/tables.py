@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval.query.export.report import whole_file
-from retrieval.query.export.selection import Selection, Tell
+from retrieval.query.export.selection import Selection
+from retrieval.vectors.tiles import Tell
 
 if TYPE_CHECKING:
     import pyarrow as pa

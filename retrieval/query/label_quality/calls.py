@@ -12,10 +12,9 @@ from retrieval.query.classify.votes import TEMPERATURE, K
 from retrieval.query.indexed import Indexed
 from retrieval.query.label_quality.found import Evidence, LabelIssue, LabelIssues
 from retrieval.query.label_quality.suspicion import FLAGGED_FROM, Suspicion, suspicion
-from retrieval.query.space_vectors import Tell
-from retrieval.query.spaces import choose_space
 from retrieval.store import Store
 from retrieval.store.made import Provenance
+from retrieval.vectors.tiles import Tell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,9 +62,7 @@ class LabelChecking(Indexed):
         """
         import pyarrow as pa
 
-        with self._lock:
-            self.store.refresh()
-            chosen = choose_space(self.spaces, (), space).name
+        chosen = self._space(space).name
         store = self.store.again()
         if apply:
             store.made.check(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from retrieval.query.classify.exemplars import Exemplars
 from retrieval.query.classify.votes import Floats, K, votes
 from retrieval.query.label_quality.linear import LeftOut
-from retrieval.query.space_vectors import Tell
 from retrieval.vectors.base import Positions
 from retrieval.vectors.graph import knn_graph
+from retrieval.vectors.tiles import Tell
 
 FLAGGED_FROM = 0.9
 """Suspicion from which on a label is called likely wrong."""

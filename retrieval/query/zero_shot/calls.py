@@ -9,7 +9,6 @@ from retrieval.encoders import TextEncoder
 from retrieval.errors import QueryError
 from retrieval.images import ImageInput
 from retrieval.query.indexed import Indexed
-from retrieval.query.space_vectors import Tell
 from retrieval.query.spaces import choose_space
 from retrieval.query.terms import Term
 from retrieval.query.zero_shot.classifier import ZeroShotClassifier
@@ -19,6 +18,7 @@ from retrieval.query.zero_shot.rows import common
 from retrieval.query.zero_shot.templates import Templates
 from retrieval.store import Store
 from retrieval.store.made import Provenance
+from retrieval.vectors.tiles import Tell
 
 if TYPE_CHECKING:
     import pyarrow as pa

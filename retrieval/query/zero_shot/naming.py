@@ -13,7 +13,6 @@ from retrieval import settings
 from retrieval.encoders import Encoder
 from retrieval.encoders.base import encode_spaces
 from retrieval.images import ImageInput, load
-from retrieval.query.space_vectors import Tell
 from retrieval.query.zero_shot.classifier import FITS_FROM, ZeroShotClassifier
 from retrieval.query.zero_shot.disagreements import Judged, disagreements
 from retrieval.query.zero_shot.found import (
@@ -27,6 +26,7 @@ from retrieval.store import Store
 from retrieval.types import Embeddings, Neighbors
 from retrieval.uris import uri_of
 from retrieval.vectors.graph import knn_graph
+from retrieval.vectors.tiles import Tell
 
 NEIGHBORS = 3
 _BATCH = 32

@@ -12,7 +12,6 @@ from retrieval.errors import QueryError
 from retrieval.query.space_vectors import SpaceVectors
 from retrieval.types import Embeddings
 from retrieval.vectors.base import Positions
-from retrieval.vectors.sorted_ids import places
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,4 @@ class Part:
 def common(ids: NDArray[np.int64], one: SpaceVectors, other: SpaceVectors) -> tuple[Part, Part]:
     """The rows of those ``ids`` that have a vector in both spaces."""
     kept = np.intersect1d(np.intersect1d(ids, one.ids), other.ids)
-    return _part(kept, one), _part(kept, other)
-
-
-def _part(ids: NDArray[np.int64], vectors: SpaceVectors) -> Part:
-    order = np.argsort(vectors.ids, kind="stable")
-    return Part(ids, vectors, order[places(vectors.ids[order], ids)])
+    return Part(kept, one, one.positions(kept)), Part(kept, other, other.positions(kept))
